@@ -1,0 +1,125 @@
+"""What is believed about x0 before measuring: a density known through its denoiser.
+
+A prior at noise level sigma is the density of ``x = x0 + sigma * eps`` with ``eps ~ N(0, I)``.
+Its score follows from the denoiser ``D(x, sigma) = E[x0 | x]`` by Tweedie's formula
+
+    score(x, sigma) = (D(x, sigma) - x) / sigma^2,      Cov[x0 | x] = sigma^2 dD/dx.
+
+Paper: Efron, "Tweedie's Formula and Selection Bias", 2011, https://doi.org/10.1198/jasa.2011.tm11181
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Covariance = Callable[[Tensor], Tensor]
+"""v -> Cov[x0 | x] v for a batch v of shape (B, *event)."""
+
+
+class Prior(ABC):
+    """A density over images, seen at every noise level through its denoiser.
+
+    Attributes:
+        event_shape: shape of one sample, without the batch.
+        data_range: (low, high) in the user's units, or None where the data are unbounded.
+        sigma_range: the noise levels (smallest, largest), in data units, between which samplers
+            run: below the smallest nothing is left to decide, above the largest the data no
+            longer matter.
+    """
+
+    event_shape: tuple[int, ...]
+    data_range: tuple[float, float] | None = None
+    sigma_range: tuple[float, float]
+
+    def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """E[x0 | x]: the mean of all clean images that noise of level sigma could turn into x.
+
+        Args:
+            x: (B, *event), data units.
+            sigma: noise level, scalar or (B,), data units; 0 returns x.
+        Returns:
+            (B, *event). Costs one network call.
+        Raises:
+            ValueError, TypeError: naming what came and what was expected.
+        """
+        self.check_input(x)
+        sigma = self.check_sigma(sigma, x)
+        return self._denoise(x, sigma)
+
+    def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """grad_x log p_sigma(x) = (D(x, sigma) - x) / sigma^2, (B, *event); sigma > 0."""
+        self.check_input(x)
+        level = self.check_sigma(sigma, x, positive=True)
+        return (self._denoise(x, level) - x) / level**2
+
+    def covariance(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Covariance]:
+        """E[x0 | x] and the map v -> Cov[x0 | x] v, from one network call.
+
+        Each product costs one vector-Jacobian product of the denoiser (sigma^2 J^T v, which
+        equals sigma^2 J v where the denoiser is exact); analytic priors need none.
+        """
+        self.check_input(x)
+        return self._covariance(x, self.check_sigma(sigma, x))
+
+    def initial(self, eps: Tensor, sigma: float) -> Tensor:
+        """Turn unit noise eps (B, *event) into a draw from p_sigma at a large noise level.
+
+        By default the middle of the data range plus sigma * eps; exact as sigma grows.
+        """
+        centre = 0.0 if self.data_range is None else sum(self.data_range) / 2
+        return centre + sigma * eps
+
+    def accepts(self, event_shape: tuple[int, ...]) -> bool:
+        """Whether images of this shape can be denoised; one shape unless a class says more."""
+        return tuple(event_shape) == tuple(self.event_shape)
+
+    @abstractmethod
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """E[x0 | x] for checked x (B, *event) and sigma (B, 1, ..., 1)."""
+
+    def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Covariance]:
+        with torch.enable_grad():
+            leaf = x if x.requires_grad else x.detach().requires_grad_()
+            x0 = self._denoise(leaf, sigma)
+
+        def product(v: Tensor) -> Tensor:
+            (jacobian_v,) = torch.autograd.grad(x0, leaf, v, retain_graph=True)
+            return sigma**2 * jacobian_v
+
+        return (x0 if x.requires_grad else x0.detach()), product
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse anything but a floating batch (B, *event) with B >= 1."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            raise TypeError(f"x must be real floating point, got {x.dtype}; convert it first")
+        if x.ndim < 1 or x.shape[0] < 1 or not self.accepts(tuple(x.shape[1:])):
+            raise ValueError(
+                f"x must have shape (B, {', '.join(map(str, self.event_shape))}) with B >= 1 "
+                f"for this prior, got {tuple(x.shape)}"
+            )
+
+    def check_sigma(self, sigma: Tensor | float, x: Tensor, positive: bool = False) -> Tensor:
+        """sigma as (B, 1, ..., 1), refused if negative, not finite, or of another batch size."""
+        level = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        if level.ndim > 1 or (level.ndim == 1 and level.shape[0] != x.shape[0]):
+            raise ValueError(
+                f"sigma must be a scalar or have shape (B,) = ({x.shape[0]},), "
+                f"got {tuple(level.shape)}"
+            )
+        if not bool(torch.isfinite(level).all()) or bool((level < 0).any()):
+            raise ValueError(f"sigma must be finite and >= 0, got {level.tolist()}")
+        if positive and bool((level == 0).any()):
+            raise ValueError("the score needs sigma > 0: at sigma = 0 it is not defined")
+        return level.expand(x.shape[0]).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def event_size(event_shape: tuple[int, ...]) -> int:
+    """Number of values in one sample."""
+    return math.prod(event_shape)
