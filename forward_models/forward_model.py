@@ -1,0 +1,99 @@
+"""Forward models: how a measurement y arises from a clean image x0."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from .checks import Field, Shape, check_batched, check_dtype, check_finite, check_tensor
+
+
+class ForwardModel(ABC):
+    """A measurement model p(y | x0), known as a normalised density and as a simulator.
+
+    Attributes:
+        event_shape: shape of one image x0, or None if any image size is accepted.
+        measurement_shape: shape of one measurement y, or None if it follows from the image's.
+        measurement_ndim: number of axes of one measurement, or None if any.
+        measurement_field: whether y is "real", "complex", or "any" of the two.
+    """
+
+    event_shape: Shape | None = None
+    measurement_shape: Shape | None = None
+    measurement_ndim: int | None = None
+    measurement_field: Field = "real"
+
+    @abstractmethod
+    def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
+        """log p(y | x0 = x), normalised in y, shape (B,).
+
+        Args:
+            y: measurement, (*measurement), (1, *measurement) or (B, *measurement).
+            x: clean images, (B, *event), in data units.
+        """
+
+    @abstractmethod
+    def simulate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Draw y ~ p(y | x0 = x), shape (B, *measurement)."""
+
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """Return y with its batch axis, (1, *measurement) or (B, *measurement).
+
+        Where neither the shape nor the number of axes of a measurement is known, y must come with
+        its batch axis.
+
+        Raises:
+            TypeError: y is no tensor, or its dtype is not a float (or complex) one as declared.
+            ValueError: the shape does not fit, y is empty, or y has NaN or infinite entries (their
+                count and the first index are named).
+        """
+        check_tensor("y", y)
+        check_dtype("y", y, self.measurement_field)
+        ndim = self.measurement_ndim
+        if self.measurement_shape is not None:
+            ndim = len(self.measurement_shape)
+        if ndim is not None and y.ndim == ndim:
+            y = y[None]
+        check_batched("y", y, self.measurement_shape, ndim)
+        check_finite("y", y)
+        return y
+
+
+class TimeDependent(ABC):
+    """A measurement model p_sigma(y | x) known at every noise level: it needs no approximation.
+
+    x = x0 + sigma * eps is the noisy image; a noise-conditional classifier is the usual example.
+    """
+
+    event_shape: Shape | None = None
+
+    @abstractmethod
+    def log_likelihood(self, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """log p_sigma(y | x), shape (B,).
+
+        Args:
+            y: what was observed.
+            x: noisy images, (B, *event), in data units.
+            sigma: noise level in data units, a number or (B,).
+        """
+
+
+def check_pair(y: Tensor, prediction: Tensor) -> None:
+    """Refuse a measurement that cannot be compared with the prediction (B, *measurement) from x.
+
+    One measurement may serve a whole batch; any other difference in shape, dtype or device is an
+    error rather than a broadcast or a cast.
+    """
+    if y.dtype != prediction.dtype:
+        raise TypeError(
+            f"y has dtype {y.dtype} but x predicts {prediction.dtype}; convert one of them"
+        )
+    if y.device != prediction.device:
+        raise ValueError(f"y is on {y.device} but x on {prediction.device}; move one of them")
+    if y.shape[1:] != prediction.shape[1:] or y.shape[0] not in (1, prediction.shape[0]):
+        raise ValueError(
+            f"y has shape {tuple(y.shape)} but x predicts {tuple(prediction.shape)}; "
+            "y must have the same shape, or a batch of one"
+        )

@@ -1,0 +1,312 @@
+"""Linear operators A: images to measurements, with an exact adjoint and solves of A C A^T + S."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .checks import Field, Shape, check_batched, check_dtype, check_shape, check_tensor
+from .solvers import conjugate_gradients, per_sample
+
+if TYPE_CHECKING:
+    from .algebra import Composition, Scaled, Sum
+
+Covariance = Callable[[Tensor], Tensor] | float | Tensor
+
+
+class SVD(ABC):
+    """A = U diag(s) V^T with R = rank-many or more orthonormal columns in U and V.
+
+    Attributes:
+        singular_values: s, (R,) in float64, not sorted, zeros allowed; convert it with `.to(x)`.
+
+    V may be incomplete: the null space of A is what x - from_spectral_x(to_spectral_x(x)) leaves.
+    """
+
+    singular_values: Tensor
+
+    @abstractmethod
+    def to_spectral_x(self, x: Tensor) -> Tensor:
+        """V^T x: (B, *event) to (B, R)."""
+
+    @abstractmethod
+    def from_spectral_x(self, z: Tensor) -> Tensor:
+        """V z: (B, R) to (B, *event)."""
+
+    @abstractmethod
+    def to_spectral_y(self, y: Tensor) -> Tensor:
+        """U^T y: (B, *measurement) to (B, R)."""
+
+    @abstractmethod
+    def from_spectral_y(self, z: Tensor) -> Tensor:
+        """U z: (B, R) to (B, *measurement)."""
+
+
+class LinearOperator(ABC):
+    """A linear map A from images (B, *event) to measurements (B, *measurement).
+
+    An author writes `_apply` and `_adjoint`; <A x, y> = <x, A^T y> holds to rounding, with
+    <a, b> = Re sum(conj(a) b) for complex tensors, so that A^T is the conjugate transpose there.
+    Both are differentiable. Single and double precision are accepted and kept.
+
+    Attributes:
+        event_shape: shape of one image, or None if any size is accepted.
+        measurement_shape: shape of one measurement, or None if it follows from the image's.
+        event_ndim, measurement_ndim: their number of axes, or None if any.
+        event_field, measurement_field: "real", "complex", or "any" of the two.
+    """
+
+    event_shape: Shape | None = None
+    measurement_shape: Shape | None = None
+    event_ndim: int | None = None
+    measurement_ndim: int | None = None
+    event_field: Field = "real"
+    measurement_field: Field = "real"
+
+    @abstractmethod
+    def _apply(self, x: Tensor) -> Tensor:
+        """A x for a checked x."""
+
+    @abstractmethod
+    def _adjoint(self, y: Tensor) -> Tensor:
+        """A^T y for a checked y."""
+
+    def apply(self, x: Tensor) -> Tensor:
+        """A x: (B, *event) to (B, *measurement).
+
+        Raises TypeError for a dtype and ValueError for a shape that does not fit.
+        """
+        check_tensor("x", x)
+        check_dtype("x", x, self.event_field)
+        check_batched("x", x, self.event_shape, self.event_ndim)
+        self.output_shape(tuple(x.shape[1:]))
+        return self._apply(x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.apply(x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A^T y: (B, *measurement) to (B, *event). Raises as `apply` does."""
+        check_tensor("y", y)
+        check_dtype("y", y, self.measurement_field)
+        check_batched("y", y, self.measurement_shape, self.measurement_ndim)
+        self.input_shape(tuple(y.shape[1:]))
+        return self._adjoint(y)
+
+    def output_shape(self, event_shape: Shape) -> Shape:
+        """Shape of the measurement of an image of this shape; raises ValueError if it cannot be."""
+        return self.measurement_shape or event_shape
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        """Shape of the image behind a measurement of this shape, found without computing it."""
+        return self.event_shape or measurement_shape
+
+    @property
+    def measured(self) -> Tensor | None:
+        """Which entries of y carry data: bool, broadcastable to a measurement; None means all."""
+        return None
+
+    @property
+    def svd(self) -> SVD | None:
+        """The singular value decomposition where it is known in closed form, else None."""
+        return None
+
+    @property
+    def T(self) -> LinearOperator:
+        """The adjoint as an operator; `A.T.T is A`."""
+        from .algebra import AdjointOperator
+
+        return AdjointOperator(self)
+
+    def __matmul__(self, other: LinearOperator) -> Composition:
+        """A @ B, the operator x -> A(B(x))."""
+        from .algebra import Composition
+
+        return Composition(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __add__(self, other: LinearOperator) -> Sum:
+        """A + B, the operator x -> A(x) + B(x)."""
+        from .algebra import Sum
+
+        return Sum(self, other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def __mul__(self, factor: float) -> Scaled:
+        """c * A for a real number c."""
+        from .algebra import Scaled
+
+        return Scaled(self, factor) if isinstance(factor, (int, float)) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Scaled:
+        return self * -1.0
+
+    def __sub__(self, other: LinearOperator) -> Sum:
+        return self + (-other) if isinstance(other, LinearOperator) else NotImplemented
+
+    def norm(
+        self,
+        event_shape: Shape | None = None,
+        *,
+        iterations: int = 500,
+        tolerance: float = 1e-7,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> float:
+        """The largest singular value of A, by power iteration on A^T A.
+
+        Exact where `svd` is known; otherwise a lower bound that stops when one iteration changes
+        it by less than `tolerance` (relative). Cost: two products with A per iteration.
+
+        Args:
+            event_shape: image shape, needed only if the operator accepts any size.
+            seed: of the private generator that draws the first vector.
+
+        Raises:
+            ValueError: neither the operator nor the call fixes an image shape.
+        """
+        if self.svd is not None:
+            return float(self.svd.singular_values.abs().max())
+        shape = self.event_shape or event_shape
+        if shape is None:
+            raise ValueError(
+                "this operator accepts images of any size: pass norm(event_shape=(C, H, W))"
+            )
+        check_shape("event_shape", shape)
+        dtype = dtype.to_complex() if self.event_field == "complex" else dtype
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            x = torch.randn(1, *shape, generator=generator, dtype=dtype).to(device)
+            value = 0.0
+            for _ in range(iterations):
+                x = x / x.norm()
+                y = self.apply(x)
+                previous, value = value, float(y.norm())
+                if value == 0.0 or abs(value - previous) <= tolerance * value:
+                    break
+                x = self._adjoint(y)
+        return value
+
+    def solve(
+        self,
+        r: Tensor,
+        covariance: Covariance,
+        noise_variance: float | Tensor,
+        *,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """Solve (A C A^T + S) v = r for v, sample by sample; shape (B, *measurement).
+
+        Closed form (exact to rounding, one pass) if C is a multiple of the identity and A has an
+        `svd` with S = s I, or A A^T is diagonal; else conjugate gradients, whose cost is one A,
+        one A^T and one C per iteration. With S = 0 the closed forms return the least-squares
+        solution of minimal norm, while conjugate gradients need r in the range of A C A^T.
+
+        Args:
+            r: right-hand sides, (B, *measurement).
+            covariance: C, a function (B, *event) -> (B, *event) that is symmetric and positive
+                semi-definite in each sample, or c >= 0, () or (B,), for C = c I.
+            noise_variance: S >= 0, a number, or a tensor that broadcasts to r.
+            tolerance, max_iterations, start: see `conjugate_gradients`. A bound given here is a
+                choice and is kept silently; reaching the default one gives a RuntimeWarning.
+
+        Raises:
+            ValueError: shapes that do not fit, or a negative or NaN variance.
+        """
+        check_tensor("r", r)
+        check_dtype("r", r, self.measurement_field)
+        check_batched("r", r, self.measurement_shape, self.measurement_ndim)
+        self.input_shape(tuple(r.shape[1:]))
+        s = self._variance("noise_variance", noise_variance, r)
+        if not _broadcasts(s, r):
+            raise ValueError(
+                f"noise_variance has shape {tuple(s.shape)}, which does not broadcast to r, "
+                f"{tuple(r.shape)}"
+            )
+        apply_covariance: Callable[[Tensor], Tensor]
+        if callable(covariance):
+            apply_covariance = covariance
+        else:
+            c = self._variance("covariance", covariance, r)
+            if c.numel() not in (1, r.shape[0]):
+                raise ValueError(
+                    f"covariance has shape {tuple(c.shape)}; a multiple of the identity is one "
+                    f"number or ({r.shape[0]},), anything else is a function on images"
+                )
+            c = per_sample(c, r)
+            closed = self._solve_isotropic(r, c, s)
+            if closed is not None:
+                return closed
+            apply_covariance = lambda x: per_sample(c, x) * x  # noqa: E731
+        v, info = conjugate_gradients(
+            lambda v: self.apply(apply_covariance(self._adjoint(v))) + s * v,
+            r,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            start=start,
+        )
+        if max_iterations is None and not bool(info.converged.all()):
+            worst = int(info.residual.argmax())
+            warnings.warn(
+                f"conjugate gradients left a relative residual of {float(info.residual[worst]):.1e}"
+                f" in sample {worst} after {int(info.iterations[worst])} iterations; use float64, "
+                "a larger noise_variance, or set max_iterations",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return v
+
+    def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor | None:
+        """Closed form of (c A A^T + S) v = r, or None; c is (B, 1, ...) or (1, ...)."""
+        gram = self._gram_diagonal(r)
+        if gram is not None:
+            return divide(r, c * gram + s)
+        svd = self.svd
+        if svd is None or not is_uniform(s, r):
+            return None
+        values = svd.singular_values.to(device=r.device, dtype=r.dtype.to_real())
+        z = svd.to_spectral_y(r)
+        flat_c, flat_s = c.reshape(-1, 1), s.reshape(-1, 1)
+        outside = r - svd.from_spectral_y(z)
+        return svd.from_spectral_y(divide(z, flat_c * values**2 + flat_s)) + divide(outside, s)
+
+    def _gram_diagonal(self, y: Tensor) -> Tensor | None:
+        """The diagonal of A A^T, broadcastable to y, if A A^T is diagonal; else None."""
+        return None
+
+    @staticmethod
+    def _variance(name: str, value: float | Tensor, like: Tensor) -> Tensor:
+        tensor = torch.as_tensor(value)
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise TypeError(f"{name} must be real, got {tensor.dtype}")
+        tensor = tensor.to(device=like.device, dtype=like.dtype.to_real())
+        if not bool((tensor >= 0).all()) or not math.isfinite(float(tensor.detach().sum())):
+            raise ValueError(f"{name} must be finite and not negative, got {value}")
+        return tensor
+
+
+def divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, with 0 where b = 0: the pseudo-inverse of a diagonal matrix."""
+    zero = b == 0
+    return torch.where(zero, torch.zeros_like(a), a / torch.where(zero, torch.ones_like(b), b))
+
+
+def is_uniform(s: Tensor, r: Tensor) -> bool:
+    """Whether s, broadcastable to r, is one number per sample."""
+    return s.numel() == 1 or (s.ndim == r.ndim and s[0].numel() == 1)
+
+
+def _broadcasts(s: Tensor, r: Tensor) -> bool:
+    try:
+        return bool(torch.broadcast_shapes(s.shape, r.shape) == r.shape)
+    except RuntimeError:
+        return False

@@ -1,0 +1,153 @@
+"""Downsampling: a coarse image from a fine one."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from .blur import Blur, Padding
+from .checks import Shape, check_shape
+from .linear import SVD, LinearOperator, divide, is_uniform
+
+
+@final
+class _BoxSVD(SVD):
+    """A = (1 / f) times orthonormal rows: U = I, s = 1 / f."""
+
+    def __init__(self, box: Downsampling, shape: Shape) -> None:
+        self._box, self._shape = box, shape
+        count = math.prod(shape)
+        self.singular_values = torch.full((count,), 1 / box.factor, dtype=torch.float64)
+
+    def to_spectral_x(self, x: Tensor) -> Tensor:
+        return self._box.factor * self._box._apply(x).flatten(1)
+
+    def from_spectral_x(self, z: Tensor) -> Tensor:
+        return self._box.factor * self._box._adjoint(self.from_spectral_y(z))
+
+    def to_spectral_y(self, y: Tensor) -> Tensor:
+        return y.flatten(1)
+
+    def from_spectral_y(self, z: Tensor) -> Tensor:
+        return z.reshape(-1, *self._shape)
+
+
+@final
+class Downsampling(LinearOperator):
+    """y = every f-th pixel of the image averaged over f x f boxes, or of a blurred image.
+
+    "box": y[i, j] = mean of x[f i : f (i + 1), f j : f (j + 1)]. A A^T = I / f^2, so that `solve`
+    with C = c I is one division; `svd` is known once `image_shape` is set.
+
+    A kernel: y = (k * x)[::f, ::f] with the convolution of `Blur` and the given padding. With
+    padding "circular" and C = c I `solve` is two transforms of the coarse image; else conjugate
+    gradients.
+
+    Height and width must be multiples of f; with a kernel any size is served if `image_shape` is
+    set, because the adjoint has to know it.
+
+    Args:
+        factor: f, an integer >= 1.
+        method: "box", or a kernel (h, w).
+        padding: for a kernel, see `Blur`.
+        image_shape: (C, H, W); default any size.
+
+    Raises:
+        ValueError: an impossible factor, an unknown method, or a size that f does not divide.
+    """
+
+    event_ndim = 3
+    measurement_ndim = 3
+
+    def __init__(
+        self,
+        factor: int,
+        method: Literal["box"] | Tensor = "box",
+        padding: Padding = "circular",
+        image_shape: Shape | None = None,
+    ) -> None:
+        (self.factor,) = check_shape("factor", (factor,))
+        self.blur: Blur | None = None
+        if isinstance(method, Tensor):
+            self.blur = Blur(method, padding)
+        elif method != "box":
+            raise ValueError(f"unknown method {method!r}; known: 'box', or a kernel as a tensor")
+        if image_shape is not None:
+            shape = check_shape("image_shape", image_shape)
+            if len(shape) != 3:
+                raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+            if self.blur is None:
+                self._check_divisible(shape)
+            self.event_shape = shape
+            self.measurement_shape = self._coarse(shape)
+
+    def _check_divisible(self, shape: Shape) -> None:
+        if shape[-2] % self.factor or shape[-1] % self.factor:
+            advice = "crop or pad the image"
+            if self.blur is not None:
+                advice += ", or pass image_shape=(C, H, W)"
+            raise ValueError(
+                f"the image is {shape}: factor {self.factor} must divide height and width; {advice}"
+            )
+
+    def _coarse(self, shape: Shape) -> Shape:
+        c, height, width = shape if self.blur is None else self.blur.output_shape(shape)
+        return (c, -(-height // self.factor), -(-width // self.factor))
+
+    def output_shape(self, event_shape: Shape) -> Shape:
+        if self.event_shape is None:
+            fine = event_shape if self.blur is None else self.blur.output_shape(event_shape)
+            self._check_divisible(fine)
+        return self._coarse(event_shape)
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        if self.event_shape is not None:
+            return self.event_shape
+        c, height, width = measurement_shape
+        fine = (c, height * self.factor, width * self.factor)
+        return fine if self.blur is None else self.blur.input_shape(fine)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        if self.blur is None:
+            return avg_pool2d(x, self.factor)
+        return self.blur._apply(x)[..., :: self.factor, :: self.factor]
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        f = self.factor
+        if self.blur is None:
+            return y.repeat_interleave(f, -2).repeat_interleave(f, -1) / f**2
+        _, height, width = self.blur.output_shape(self.input_shape(tuple(y.shape[1:])))
+        # A pixel followed by f - 1 zeros along each axis, cut to the size of the fine image.
+        fine = pad(y[..., None, :, None], (0, f - 1, 0, 0, 0, f - 1))
+        fine = fine.reshape(*y.shape[:2], y.shape[-2] * f, y.shape[-1] * f)
+        return self.blur._adjoint(fine[..., :height, :width])
+
+    def _gram_diagonal(self, y: Tensor) -> Tensor | None:
+        if self.blur is not None:
+            return None
+        return torch.full((), 1 / self.factor**2, dtype=y.dtype, device=y.device)
+
+    def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor | None:
+        if self.blur is None:
+            return super()._solve_isotropic(r, c, s)
+        _, height, width = self.input_shape(tuple(r.shape[1:]))
+        divisible = height % self.factor == 0 and width % self.factor == 0
+        if self.blur.padding != "circular" or not divisible or not is_uniform(s, r):
+            return None
+        # A A^T is the circular convolution of the coarse grid with the decimated autocorrelation
+        # of the kernel.
+        power = self.blur.circular_spectrum(r.new_empty(0, height, width)).abs().square()
+        correlation = torch.fft.irfft2(power, s=(height, width))
+        gram = torch.fft.rfft2(correlation[:: self.factor, :: self.factor]).real
+        v = divide(torch.fft.rfft2(r), c * gram.clamp(min=0) + s)
+        return torch.fft.irfft2(v, s=r.shape[-2:])
+
+    @property
+    def svd(self) -> SVD | None:
+        if self.blur is not None or self.measurement_shape is None:
+            return None
+        return _BoxSVD(self, self.measurement_shape)
