@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Covariance = Callable[[Tensor], Tensor]
+CovarianceProduct = Callable[[Tensor], Tensor]
 """v -> Cov[x0 | x] v for a batch v of shape (B, *event)."""
 
 
@@ -30,11 +30,15 @@ class Prior(ABC):
         sigma_range: the noise levels (smallest, largest), in data units, between which samplers
             run: below the smallest nothing is left to decide, above the largest the data no
             longer matter.
+        scale: standard deviation of one value of x0, in data units, averaged over the event.
+        exact_covariance: whether the products of `covariance` are exact and need no derivative.
     """
 
     event_shape: tuple[int, ...]
     data_range: tuple[float, float] | None = None
     sigma_range: tuple[float, float]
+    scale: float = 1.0
+    exact_covariance: bool = False
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """E[x0 | x]: the mean of all clean images that noise of level sigma could turn into x.
@@ -55,9 +59,9 @@ class Prior(ABC):
         """grad_x log p_sigma(x) = (D(x, sigma) - x) / sigma^2, (B, *event); sigma > 0."""
         self.check_input(x)
         level = self.check_sigma(sigma, x, positive=True)
-        return (self._denoise(x, level) - x) / level**2
+        return self._score(x, level)
 
-    def covariance(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Covariance]:
+    def covariance(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, CovarianceProduct]:
         """E[x0 | x] and the map v -> Cov[x0 | x] v, from one network call.
 
         Each product costs one vector-Jacobian product of the denoiser (sigma^2 J^T v, which
@@ -78,17 +82,32 @@ class Prior(ABC):
         """Whether images of this shape can be denoised; one shape unless a class says more."""
         return tuple(event_shape) == tuple(self.event_shape)
 
+    def resized(self, event_shape: tuple[int, ...]) -> Prior:
+        """The same prior for images of another shape, where the class accepts several."""
+        if not self.accepts(event_shape):
+            raise ValueError(f"this prior takes {self.event_shape}, not {tuple(event_shape)}")
+        return self
+
     @abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] for checked x (B, *event) and sigma (B, 1, ..., 1)."""
 
-    def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Covariance]:
+    def _score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The score for checked x (B, *event) and sigma (B, 1, ..., 1) > 0."""
+        return (self._denoise(x, sigma) - x) / sigma**2
+
+    def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
         with torch.enable_grad():
             leaf = x if x.requires_grad else x.detach().requires_grad_()
             x0 = self._denoise(leaf, sigma)
 
+        # Where the caller differentiates through x, the products are differentiable too.
+        nested = x.requires_grad
+
         def product(v: Tensor) -> Tensor:
-            (jacobian_v,) = torch.autograd.grad(x0, leaf, v, retain_graph=True)
+            (jacobian_v,) = torch.autograd.grad(
+                x0, leaf, v, retain_graph=True, create_graph=nested
+            )
             return sigma**2 * jacobian_v
 
         return (x0 if x.requires_grad else x0.detach()), product
