@@ -1,6 +1,7 @@
 """What we believe before measuring: score priors, analytic and learned."""
 
 from .network import NetworkPrior
+from .pretrained import load, save
 from .prior import Prior
 from .schedule import VE, VP, Cosine, Flow, Schedule, SubVP, geometric, karras
 
@@ -15,4 +16,6 @@ __all__ = [
     "SubVP",
     "geometric",
     "karras",
+    "load",
+    "save",
 ]
