@@ -86,7 +86,8 @@ _TABLE_SCHEDULERS = (
 _EDM_SCHEDULERS = ("EDMDPMSolverMultistepScheduler", "EDMEulerScheduler")
 _FLOW_SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 _SCORE_SCHEDULERS = ("ScoreSdeVeScheduler",)
-SCHEDULERS = _TABLE_SCHEDULERS + _EDM_SCHEDULERS + _FLOW_SCHEDULERS + _SCORE_SCHEDULERS
+_FAMILIES = (_TABLE_SCHEDULERS, _EDM_SCHEDULERS, _FLOW_SCHEDULERS, _SCORE_SCHEDULERS)
+SCHEDULERS = tuple(name for family in _FAMILIES for name in family)
 
 _SIDE_KEYS = {
     "format": int,
@@ -226,8 +227,9 @@ def save(
 ) -> None:
     """Write a UNet2DModel trained in the EDM parametrisation as a folder for `load`.
 
-    diffusers reads it too: the network by UNet2DModel.from_pretrained(folder, subfolder="unet"),
-    the law of the noise by EDMEulerScheduler.from_pretrained(folder, subfolder="scheduler").
+    diffusers reads it too: DiffusionPipeline.from_pretrained(folder) samples from it where patch
+    is 1 and network_range (-1, 1), and UNet2DModel.from_pretrained(folder, subfolder="unet") and
+    EDMEulerScheduler.from_pretrained(folder, subfolder="scheduler") always give its parts.
     prior.json keeps what diffusers has no place for, and the weights' SHA-256. Each file is
     complete before it takes its name, model_index.json last: a save that was cut short is
     refused by `load`, never read as something else.
@@ -289,8 +291,10 @@ def save(
     scheduler: Any = EDMEulerScheduler(
         sigma_min=levels[0] / unit, sigma_max=levels[1] / unit, sigma_data=float(sigma_data)
     )
+    # Of diffusers' pipelines the consistency models' is the one that leaves the input's scaling to
+    # the scheduler, as EDM needs; none unfolds patches.
     index = {
-        "_class_name": "DiffusionPipeline",
+        "_class_name": "ConsistencyModelPipeline" if patch == 1 else "DiffusionPipeline",
         "_diffusers_version": version,
         "scheduler": ["diffusers", "EDMEulerScheduler"],
         "unet": ["diffusers", "UNet2DModel"],
@@ -303,6 +307,8 @@ def save(
         with _quiet():
             model.save_pretrained(draft / "unet", safe_serialization=True, max_shard_size="1TB")
             scheduler.save_pretrained(draft / "scheduler")
+        # safetensors makes its files readable to their owner only.
+        (draft / "unet" / _WEIGHTS).chmod((draft / "unet" / "config.json").stat().st_mode)
         side["sha256"] = _sha256(draft / "unet" / _WEIGHTS)
         (draft / "prior.json").write_text(json.dumps(side, indent=2) + "\n", encoding="utf-8")
         (draft / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", "utf-8")
@@ -352,6 +358,13 @@ class _TableTime:
 
 
 def _law(name: str, raw: dict[str, Any]) -> _Law:
+    """The law of the noise under a scheduler of this class with these settings."""
+    stated = raw.get("_class_name", name)
+    if not any(name in family and stated in family for family in _FAMILIES):
+        raise ValueError(
+            f"model_index.json says {name}, scheduler_config.json {stated!r:.80}: their noise "
+            "differs; correct the one that is wrong"
+        )
     config = _Settings(raw, name)
     if name in _EDM_SCHEDULERS:
         kind = config.choice("prediction_type", ("epsilon", "v_prediction"))

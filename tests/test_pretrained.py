@@ -1,11 +1,14 @@
 """Loading and saving pretrained priors: exact denoisers, and every refusal."""
 
+import itertools
 import json
 import os
 import re
 import socket
 import struct
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,14 @@ from priors import NetworkPrior, pretrained
 from priors.network import SpaceToDepth
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the networks are too small to share
+    yield
+    torch.set_num_threads(threads)
 
 
 def tiny(seed: int = 0, **config: Any) -> UNet2DModel:
@@ -471,6 +482,22 @@ def test_diffusers_reads_what_save_wrote(tmp_path: Path) -> None:
     assert_close(prior.denoise(x, sigma), x0)
 
 
+def test_diffusers_samples_from_what_save_wrote(tmp_path: Path) -> None:
+    priors.save(tiny(), tmp_path, **SAVED)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        batch_size=2, num_inference_steps=6, latents=images(2), output_type="pt"
+    ).images
+    prior, levels = priors.load(tmp_path), pipeline.scheduler.sigmas / 2
+    x = 0.5 + images(2) * pipeline.scheduler.init_noise_sigma / 2
+    for sigma, below in itertools.pairwise(levels):
+        x = x + (below - sigma) * (x - prior.denoise(x, sigma)) / sigma
+    assert_close(x.clamp(0, 1), theirs)
+    mode = (tmp_path / "unet/config.json").stat().st_mode
+    assert (tmp_path / WEIGHTS).stat().st_mode == mode
+
+
 def test_a_folder_without_its_side_file_is_the_same_denoiser(tmp_path: Path) -> None:
     priors.save(tiny(), tmp_path, **SAVED)
     whole = priors.load(tmp_path, data_range=(-1, 1))
@@ -700,6 +727,7 @@ def test_a_linked_subfolder_and_an_inner_link(folder: Path) -> None:
             {"prediction_type": "magic"},
             "prediction_type 'magic'",
         ),
+        ("scheduler/scheduler_config.json", {"_class_name": "EDMEulerScheduler"}, "noise differs"),
         ("scheduler/scheduler_config.json", {"beta_schedule": "cubic"}, "beta_schedule 'cubic'"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**12}, "num_train_timesteps"),
         ("scheduler/scheduler_config.json", {"num_train_timesteps": "1000"}, "num_train_timesteps"),
@@ -771,6 +799,12 @@ def test_devices(folder: Path) -> None:
         priors.load(folder, device="nonsense")
     with pytest.raises(ValueError, match=r"x is on meta, the network on cpu"):
         priors.load(folder).network(images(1).to("meta"), torch.ones(1))
+
+
+def test_importing_does_not_import_diffusers() -> None:
+    code = "import sys, priors.pretrained; sys.exit('diffusers' in sys.modules)"
+    root = Path(pretrained.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
 def test_nothing_is_asked_of_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
