@@ -51,7 +51,8 @@ class NetworkPrior(Prior):
         any_size: True for a fully convolutional network: other heights and widths, each a
             multiple of `stride`, are denoised too.
 
-    The denoiser is as exact as the network. One call of `denoise` is one network call.
+    The denoiser is as exact as the network. One call of `denoise` is one network call. The network
+    computes in the dtype of its own weights, all else in that of x.
     """
 
     def __init__(
@@ -164,9 +165,16 @@ class NetworkPrior(Prior):
             return x + alpha * sigma**2 * out
         return (x_t - s * out) / (alpha + s)
 
+    def _network_dtype(self, default: torch.dtype) -> torch.dtype:
+        if isinstance(self.network, nn.Module):
+            for parameter in self.network.parameters():
+                return parameter.dtype
+        return default
+
     def _call(self, x: Tensor, time: Tensor) -> Tensor:
-        out = self.network(x, time)
-        out = out if isinstance(out, Tensor) else out.sample
+        dtype = self._network_dtype(x.dtype)
+        out = self.network(x.to(dtype), time.to(dtype))
+        out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
         # Networks with a learned variance give it in a second half of the channels.
         if out.shape[1] == 2 * x.shape[1] and out.shape[2:] == x.shape[2:]:
             out = out[:, : x.shape[1]]

@@ -1,0 +1,95 @@
+"""The state of an interrupted run: x and the last denoised image, as noise is a function of
+(seed, sample, step) and needs no saving."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PERIOD = 10.0
+"""Seconds between two writes of a running batch."""
+
+
+def fingerprint(*parts: Any) -> str:
+    """A digest of everything that decides a run's samples."""
+    digest = hashlib.sha256()
+
+    def feed(part: Any) -> None:
+        if isinstance(part, Tensor):
+            digest.update(str((part.dtype, tuple(part.shape))).encode())
+            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+        elif isinstance(part, list | tuple):
+            digest.update(f"[{len(part)}".encode())
+            for item in part:
+                feed(item)
+        elif isinstance(part, str | int | float | torch.dtype) or part is None:
+            digest.update(f"{type(part).__name__}:{part};".encode())
+        else:
+            digest.update(type(part).__qualname__.encode())
+
+    feed(list(parts))
+    return digest.hexdigest()
+
+
+class Checkpoint:
+    """One folder, one file per batch of samples: x and the number of steps done.
+
+    Files are written whole under a temporary name and then renamed. A state of another run is
+    refused, never overwritten.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+        self._last = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"batch{number:05d}.safetensors"
+
+    def load(self, number: int) -> tuple[Tensor | None, Tensor | None, int]:
+        """(x, denoised x0, steps done) of a batch, or (None, None, 0)."""
+        from safetensors import safe_open
+
+        path = self._path(number)
+        if not path.exists():
+            return None, None, 0
+        try:
+            with safe_open(path, "pt") as handle:
+                meta = handle.metadata()
+                x, x0 = handle.get_tensor("x"), handle.get_tensor("x0")
+        except Exception as error:
+            raise ValueError(f"{path} is corrupt ({error}); delete it to start again") from error
+        if meta["key"] != self.key:
+            raise ValueError(
+                f"{self.folder} holds another run (key {meta['key'][:12]}, this one is "
+                f"{self.key[:12]}); choose another folder or delete it"
+            )
+        if meta["sha256"] != fingerprint(x, x0):
+            raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
+        return x, x0, int(meta["steps"])
+
+    def save(
+        self, number: int, x: Tensor, x0: Tensor, steps: int, final: bool = False
+    ) -> None:
+        """Keep x (B, *event) after `steps` steps; at most every PERIOD seconds unless final."""
+        from safetensors.torch import save_file
+
+        if not final and time.monotonic() - self._last < PERIOD:
+            return
+        self._last = time.monotonic()
+        meta = {"key": self.key, "steps": str(steps), "sha256": fingerprint(x.detach(), x0.detach())}
+        temporary = self.folder / f"batch{number:05d}.{os.getpid()}.tmp"
+        state = {"x": x, "x0": x0}
+        # Copies: at a last step x and x0 are one tensor, which the format refuses.
+        state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+        save_file(state, temporary, metadata=meta)
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, self._path(number))
+

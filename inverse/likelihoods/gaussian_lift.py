@@ -1,0 +1,193 @@
+"""The Gaussian lift: p(x0 | x) taken as a Gaussian, so that a linear measurement has a closed form.
+
+With p(x0 | x) ~ N(D, C) and y = A x0 + N(0, S),
+
+    p_sigma(y | x) = N(y; A D, S + A C A^T),
+    shift = K A^T (S + A C A^T)^-1 (y - A D).
+
+K = Cov[x0 | x] = sigma^2 J is the gradient through the denoiser ("with the Jacobian"); K = C is
+the cheaper choice that treats the assumed covariance as the true one. **The covariance is the
+method**: C = 0 is DPS with the true sigma_y, C isotropic is PiGDM (with the Jacobian) and the data
+step of DiffPIR (without), C = Cov[x0 | x] is MMPS, which is exact for a Gaussian prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from forward_models import LinearGaussian
+
+from .likelihood import Likelihood, Moments
+
+
+@dataclass(frozen=True)
+class Zero:
+    """C = 0: the denoised image is taken for the truth."""
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """C = c I with c = scale sigma^2 s^2 / (sigma^2 + s^2), s the prior's standard deviation.
+
+    Exact if the prior is N(m, s^2 I) and scale = 1. With s = infinity, c = scale sigma^2.
+
+    Papers: Song et al., "Pseudoinverse-Guided Diffusion Models", 2023,
+    https://openreview.net/forum?id=9_gsMA8MRKQ; Zhu et al., "DiffPIR", 2023,
+    https://arxiv.org/abs/2305.08995 (scale = 1 / lambda, s infinite)
+    """
+
+    s: float = math.inf
+    scale: float = 1.0
+
+    def variance(self, sigma: Tensor) -> Tensor:
+        """c, shaped as sigma."""
+        if math.isinf(self.s):
+            return self.scale * sigma**2
+        return self.scale * sigma**2 * self.s**2 / (sigma**2 + self.s**2)
+
+
+@dataclass(frozen=True)
+class Tweedie:
+    """C = Cov[x0 | x] = sigma^2 J, by conjugate gradients; exact for Gaussian priors.
+
+    Attributes:
+        iterations: at most this many products with C; by default 3 for networks, and as many as
+            the tolerance needs (at most 500) for priors whose covariance is in closed form.
+        tolerance: relative residual at which a sample stops.
+
+    Paper: Rozet et al., "Learning Diffusion Priors from Observations", 2024,
+    https://arxiv.org/abs/2405.13712
+    """
+
+    iterations: int | None = None
+    tolerance: float = 1e-6
+
+    def budget(self, exact: bool) -> int:
+        """How many products may be spent."""
+        return self.iterations or (500 if exact else 3)
+
+
+@final
+class GaussianLift(Likelihood):
+    """log N(y; A D, S + A C A^T) for a LinearGaussian model; see the module's text.
+
+    Args:
+        model, y: a LinearGaussian forward model and its measurement.
+        covariance: Zero(), Isotropic(...) or Tweedie(...).
+        jacobian: K = Cov[x0 | x] if True, K = C if False (no gradient through the network).
+
+    Cost beside the one network call: Zero and Isotropic with the Jacobian one vector-Jacobian
+    product; Tweedie one per iteration (the shift is gathered from the iterations' own products);
+    without the Jacobian none. A second solve is never needed.
+
+    Raises:
+        TypeError: another forward model. ValueError: Zero without the Jacobian (it never moves),
+        Tweedie without it (its C is the Jacobian).
+    """
+
+    def __init__(
+        self,
+        model: LinearGaussian,
+        y: Tensor,
+        covariance: Zero | Isotropic | Tweedie,
+        jacobian: bool = True,
+    ) -> None:
+        if not isinstance(model, LinearGaussian):
+            raise TypeError(
+                f"GaussianLift needs a LinearGaussian model, got {type(model).__name__}; "
+                "PlugIn serves any differentiable one"
+            )
+        if not jacobian and not isinstance(covariance, Isotropic):
+            raise ValueError(
+                f"without the Jacobian the covariance must be Isotropic, got {covariance}: "
+                "Zero would never move and Tweedie is the Jacobian"
+            )
+        self.model, self.y = model, y
+        self.assumed, self.jacobian = covariance, jacobian
+        self.needs_covariance = jacobian
+
+    def shift(self, moments: Moments) -> Tensor:
+        operator, residual = self.model.operator, self.model.residual(self.y, moments.x0)
+        if isinstance(self.assumed, Tweedie):
+            return self._tweedie_shift(moments, residual)
+        if isinstance(self.assumed, Zero):
+            u = operator.adjoint(residual / self._noise(residual))
+            return moments.covariance(u)
+        c = self.assumed.variance(moments.sigma)
+        v = operator.solve(residual, c.flatten(), self._noise(residual))
+        u = operator.adjoint(v)
+        return moments.covariance(u) if self.jacobian else c * u
+
+    def _noise(self, residual: Tensor) -> Tensor:
+        """S, real, broadcastable to the residual."""
+        real = residual.dtype.to_real()
+        return torch.as_tensor(self.model.noise_variance, dtype=real, device=residual.device)
+
+    def _tweedie_shift(self, moments: Moments, residual: Tensor) -> Tensor:
+        """C A^T v with (S + A C A^T) v = r, by conjugate gradients, one product an iteration.
+
+        As v is a combination of the search directions p_k, and C A^T p_k is computed anyway,
+        the shift C A^T v is gathered on the way.
+        """
+        operator, noise = self.model.operator, self._noise(residual)
+        axes = tuple(range(1, residual.ndim))
+
+        def dot(a: Tensor, b: Tensor) -> Tensor:
+            return (a * b.conj()).real.sum(axes, keepdim=True)
+
+        shift = torch.zeros_like(moments.x0)
+        p = r = residual
+        rr = first = dot(r, r)
+        going = rr > 0
+        for _ in range(self.assumed.budget(moments.exact)):
+            spread = moments.covariance(operator.adjoint(p))
+            q = noise * p + operator(spread)
+            curvature = dot(p, q)
+            # A network's Jacobian need not be positive: such a sample keeps what it has.
+            going = going & (curvature > 0) & (rr > self.assumed.tolerance**2 * first)
+            if not bool(going.any()):
+                break
+            step = torch.where(going, rr / torch.where(going, curvature, 1), 0)
+            shift = shift + step.reshape(-1, *[1] * (shift.ndim - 1)) * spread
+            r = r - step * q
+            rr_next = dot(r, r)
+            p = r + torch.where(going, rr_next / torch.where(going, rr, 1), 0) * p
+            rr = torch.where(going, rr_next, rr)
+        return shift
+
+    def log_likelihood(self, moments: Moments) -> Tensor:
+        """Costs M covariance products unless C = 0; refused above M = 4096 measured values."""
+        if isinstance(self.assumed, Zero):
+            return self.model.log_likelihood(self.y, moments.x0)
+        residual = self.model.residual(self.y, moments.x0)
+        size = residual[0].numel()
+        if size > 4096:
+            raise ValueError(
+                f"the log-likelihood of this lift needs a dense {size} x {size} covariance; "
+                "at most 4096 measured values are allowed"
+            )
+        variance = self._noise(residual).expand(residual.shape[1:])
+        measured = self.model.operator.measured
+        kept = torch.ones(residual.shape[1:], dtype=torch.bool) if measured is None else measured
+        kept = kept.expand(residual.shape[1:]).flatten().to(residual.device)
+        columns = []
+        for j in kept.nonzero().flatten().tolist():
+            unit = torch.zeros_like(residual)
+            unit.flatten(1)[:, j] = 1
+            back = self.model.operator.adjoint(unit)
+            if isinstance(self.assumed, Tweedie):
+                back = moments.covariance(back)
+            else:
+                back = self.assumed.variance(moments.sigma) * back
+            columns.append((self.model.operator(back) + variance * unit).flatten(1)[:, kept])
+        dense = torch.stack(columns, 2)
+        dense = (dense + dense.mT) / 2
+        normal = torch.distributions.MultivariateNormal(
+            torch.zeros_like(dense[..., 0]), covariance_matrix=dense
+        )
+        return normal.log_prob(residual.flatten(1)[:, kept])

@@ -1,0 +1,59 @@
+"""p_sigma(y | x) = E[p(y | x0) | x]: a measurement, seen from every noise level."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What a prior says of x0 given x; made by one network call and shared by all likelihoods.
+
+    Attributes:
+        x: (B, *event) the noisy state.
+        sigma: (B, 1, ..., 1) its noise level.
+        x0: (B, *event) E[x0 | x].
+        product: v -> Cov[x0 | x] v, one vector-Jacobian product each; None unless a likelihood
+            asked for it.
+        exact: whether the product is in closed form, so that many cost little.
+    """
+
+    x: Tensor
+    sigma: Tensor
+    x0: Tensor
+    product: Product | None = None
+    exact: bool = False
+
+    def covariance(self, v: Tensor) -> Tensor:
+        """Cov[x0 | x] v, (B, *event)."""
+        if self.product is None:
+            raise RuntimeError("this likelihood did not declare needs_covariance")
+        return self.product(v)
+
+
+class Likelihood(ABC):
+    """A forward model and its measurement at every noise level.
+
+    A likelihood answers with the shift of the denoised image that the measurement causes,
+
+        shift = sigma^2 grad_x log p_sigma(y | x) = E[x0 | x, y] - E[x0 | x],
+
+    so that posteriors add shifts, and no algorithm divides by a small sigma^2.
+    """
+
+    needs_covariance: bool = False
+    """Whether `shift` uses Cov[x0 | x]."""
+
+    @abstractmethod
+    def shift(self, moments: Moments) -> Tensor:
+        """sigma^2 grad_x log p_sigma(y | x), (B, *event)."""
+
+    @abstractmethod
+    def log_likelihood(self, moments: Moments) -> Tensor:
+        """log p_sigma(y | x) as this approximation has it, (B,)."""

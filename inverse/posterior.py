@@ -1,0 +1,155 @@
+"""Bayes' rule for scores: a prior and its measurements make a posterior, which is a prior.
+
+    grad log p_sigma(x | y) = grad log p_sigma(x) + grad log p_sigma(y | x)
+
+times sigma^2, with Tweedie's formula on both sides:
+
+    E[x0 | x, y]            = E[x0 | x]           + shift(x, sigma; y).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor
+
+from forward_models import ForwardModel, LinearGaussian, Stack, TimeDependent
+from priors import Prior
+
+from .likelihoods import Exact, GaussianLift, Likelihood, Moments, PlugIn, Tweedie
+
+Model = ForwardModel | TimeDependent
+Lift = Callable[[Model, Tensor], Likelihood]
+"""Turns a forward model and its measurement into a likelihood at every noise level."""
+
+
+def default_lift(model: Model, y: Tensor) -> Likelihood:
+    """Exact where p_sigma(y | x) is given, Tweedie's covariance where A is linear, else plug-in."""
+    if isinstance(model, TimeDependent):
+        return Exact(model, y)
+    if isinstance(model, LinearGaussian):
+        return GaussianLift(model, y, Tweedie())
+    return PlugIn(model, y)
+
+
+@final
+class Posterior(Prior):
+    """p_sigma(x | y) for a prior and one or several measurements; one network call a `denoise`.
+
+    Args:
+        prior: any Prior.
+        factors: pairs (forward model, y) with y already checked, (1 or B, *measurement).
+        lift: how each forward model is seen at noise level sigma. Linear-Gaussian factors are
+            stacked into one first: the lift of several such measurements is not the sum of their
+            lifts, because they are correlated given x.
+
+    Exact if every likelihood is; see the lift.
+    """
+
+    def __init__(
+        self, prior: Prior, factors: tuple[tuple[Model, Tensor], ...], lift: Lift = default_lift
+    ) -> None:
+        self.prior, self.factors, self.lift = prior, tuple(factors), lift
+        self.event_shape = prior.event_shape
+        self.data_range = prior.data_range
+        self.sigma_range = prior.sigma_range
+        self.scale = prior.scale
+        self.likelihoods = tuple(lift(model, y) for model, y in joint(self.factors))
+
+    def given(self, model: Model, y: Tensor | int) -> Posterior:
+        """The posterior after one more measurement."""
+        posterior = condition(self.prior, model, y, lift=self.lift)
+        return Posterior(posterior.prior, self.factors + posterior.factors, self.lift)
+
+    def lifted(self, lift: Lift) -> Posterior:
+        """The same measurements, seen at noise level sigma in another way."""
+        return Posterior(self.prior, self.factors, lift)
+
+    def over(self, prior: Prior) -> Posterior:
+        """The same measurements and lift over another prior of the same images."""
+        return Posterior(prior, self.factors, self.lift)
+
+    def initial(self, eps: Tensor, sigma: float) -> Tensor:
+        return self.prior.initial(eps, sigma)
+
+    def accepts(self, event_shape: tuple[int, ...]) -> bool:
+        return tuple(event_shape) == self.event_shape
+
+    def log_likelihood(self, x: Tensor, sigma: Tensor | float) -> Tensor:
+        """log p_sigma(y | x), (B,), as the likelihoods have it; exact if they are."""
+        self.check_input(x)
+        moments = self._moments(x, self.check_sigma(sigma, x))
+        return torch.stack([li.log_likelihood(moments) for li in self.likelihoods]).sum(0)
+
+    def _moments(self, x: Tensor, sigma: Tensor) -> Moments:
+        level = sigma.flatten()
+        if any(likelihood.needs_covariance for likelihood in self.likelihoods):
+            x0, product = self.prior.covariance(x, level)
+            return Moments(x, sigma, x0, product, self.prior.exact_covariance)
+        return Moments(x, sigma, self.prior.denoise(x, level))
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        moments = self._moments(x, sigma)
+        x0 = moments.x0
+        for likelihood in self.likelihoods:
+            x0 = x0 + likelihood.shift(moments)
+        return x0
+
+
+def condition(
+    prior: Prior, model: Model, y: Tensor | int, *, lift: Lift = default_lift
+) -> Posterior:
+    """The posterior p(x | y) of a prior and one measurement; add others with `.given`.
+
+    Args:
+        prior: any Prior; one that takes any image size adopts the forward model's.
+        model: ForwardModel p(y | x0), or TimeDependent p_sigma(y | x).
+        y: the measurement, (*measurement) or (1, *measurement), or (B, *measurement) with one
+            for each of the B samples to be drawn; for classifiers a class index.
+        lift: forward model -> likelihood at every noise level; the default is the documented
+            rule `default_lift`, and `inverse.sample(method=...)` names others.
+    Raises:
+        TypeError: arguments of other kinds. ValueError: a y of the wrong shape or not finite;
+        a prior and a forward model of different event shapes.
+    """
+    if not isinstance(prior, Prior):
+        raise TypeError(f"prior must be a priors.Prior, got {type(prior).__name__}")
+    if isinstance(prior, Posterior):
+        return prior.given(model, y)
+    if not isinstance(model, ForwardModel | TimeDependent):
+        raise TypeError(
+            f"model must be a forward_models.ForwardModel or TimeDependent, got "
+            f"{type(model).__name__}"
+            + ("; wrap the operator: LinearGaussian(operator, sigma)" if callable(model) else "")
+        )
+    y = model.check_measurement(y)
+    shape = _event_shape(model, y)
+    if shape is not None and not prior.accepts(shape):
+        raise ValueError(
+            f"prior and forward model disagree on the image: the prior takes "
+            f"{tuple(prior.event_shape)}, the forward model {tuple(shape)}"
+        )
+    if shape is not None and tuple(shape) != tuple(prior.event_shape):
+        prior = prior.resized(shape)
+    return Posterior(prior, ((model, y),), lift)
+
+
+def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tensor], ...]:
+    """The factors with all linear-Gaussian ones stacked into one."""
+    linear = [(m, y) for m, y in factors if isinstance(m, LinearGaussian)]
+    if len(linear) < 2:
+        return factors
+    others = tuple((m, y) for m, y in factors if not isinstance(m, LinearGaussian))
+    batch = max(y.shape[0] for _, y in linear)
+    flat = [y.expand(batch, *y.shape[1:]).flatten(1) for _, y in linear]
+    noise = [torch.as_tensor(m.sigma).expand(y.shape[1:]).flatten() for m, y in linear]
+    operator = Stack([m.operator for m, _ in linear])
+    return ((LinearGaussian(operator, torch.cat(noise)), torch.cat(flat, 1)), *others)
+
+
+def _event_shape(model: Model, y: Tensor) -> tuple[int, ...] | None:
+    if model.event_shape is None and isinstance(model, LinearGaussian):
+        return model.operator.input_shape(tuple(y.shape[1:]))
+    return model.event_shape

@@ -1,0 +1,139 @@
+"""The sampler's frame: walk a prior down a grid of noise levels. It sees a Prior and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from priors import Prior
+
+from ..randomness import NoiseStream
+
+
+class Divergence(FloatingPointError):
+    """A run that left the finite numbers; the message says at which step and what to try."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a callback sees after each step.
+
+    Attributes:
+        index, total: steps done, and steps in all.
+        sigma: the noise level that x now has.
+        x: (B, *event) the state; x0: the denoised state the step was made from.
+    """
+
+    index: int
+    total: int
+    sigma: float
+    x: Tensor
+    x0: Tensor
+
+
+Callback = Callable[[Step], None]
+
+
+class Sampler(ABC):
+    """Turns noise into samples of a prior (a posterior is one) along decreasing noise levels.
+
+    Args:
+        levels: (N + 1,) strictly decreasing noise levels in data units; a last level of 0 ends at
+            a clean image, a positive one at a sample of p_sigma.
+    """
+
+    order: int
+    """Power of the step size with which the law of the samples approaches the exact one."""
+
+    calls_per_step: int = 1
+    """Network calls a step costs."""
+
+    def __init__(self, levels: Tensor | Sequence[float]) -> None:
+        grid = torch.as_tensor(levels, dtype=torch.float64).cpu()
+        if grid.ndim != 1 or len(grid) < 2 or not bool(torch.isfinite(grid).all()):
+            raise ValueError(f"levels must be a list of at least 2 finite noise levels, got {grid}")
+        if bool((grid[1:] >= grid[:-1]).any()) or float(grid[-1]) < 0:
+            raise ValueError(f"levels must strictly decrease to a last one >= 0, got {grid}")
+        self.levels = grid
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prior: Prior,
+        n: int = 1,
+        *,
+        seed: int = 0,
+        start: Tensor | None = None,
+        indices: Sequence[int] | None = None,
+        first_step: int = 0,
+        history: Tensor | None = None,
+        noise: NoiseStream | None = None,
+        callback: Callback | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor:
+        """Draw n samples, (n, *event).
+
+        Args:
+            prior: anything with `denoise`.
+            n: how many samples; taken from `start` where given.
+            seed, indices: sample j follows the stream (seed, indices[j]); by default 0 ... n - 1.
+            start: (n, *event) state at levels[first_step]; by default drawn from the prior at
+                the largest level.
+            first_step, history: to go on from a state: steps already done, and the denoised x0
+                of the last of them.
+            noise: another source of noise, with `normal(step)`.
+            callback: called after every step with a `Step`.
+        Raises:
+            Divergence: values that are not finite, or larger than a million times the scale.
+        """
+        indices = range(n) if indices is None else indices
+        if start is not None:
+            prior.check_input(start)
+            n, dtype, device = start.shape[0], start.dtype, start.device
+        if n < 1:
+            raise ValueError(f"n must be at least 1, got {n}")
+        noise = noise or NoiseStream(seed, list(indices)[:n], prior.event_shape, dtype, device)
+        x = prior.initial(noise.normal(0), float(self.levels[0])) if start is None else start
+        total = len(self.levels) - 1
+        for k in range(first_step, total):
+            sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
+            before = None if history is None else (float(self.levels[k - 1]), history)
+            x, x0 = self._step(
+                prior, x, sigma, sigma_next, lambda k=k: noise.normal(k + 1), before
+            )
+            history = x0
+            self._check(x, k, sigma_next)
+            if callback is not None:
+                callback(Step(k + 1, total, sigma_next, x, x0))
+        return x
+
+    @abstractmethod
+    def _step(
+        self,
+        prior: Prior,
+        x: Tensor,
+        sigma: float,
+        sigma_next: float,
+        eps: Callable[[], Tensor],
+        before: tuple[float, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """x at sigma -> (x at sigma_next, the denoised x0).
+
+        eps() draws this step's unit noise; `before` is the level and the denoised x0 of the step
+        before, for multistep methods.
+        """
+
+    def _check(self, x: Tensor, k: int, sigma: float) -> None:
+        bound = 1e6 * max(float(self.levels[0]), 1.0)
+        bad = ~(x.abs().flatten(1).amax(1) < bound)  # also true where not a number
+        if bool(bad.any()):
+            raise Divergence(
+                f"the run diverged at step {k + 1}/{len(self.levels) - 1}, sigma = {sigma:.4g}, "
+                f"samples {bad.nonzero().flatten().tolist()} of the batch; try more steps, a "
+                "larger measurement sigma, or a method with a covariance (mmps)"
+            )

@@ -1,0 +1,208 @@
+"""The front door: a posterior and a method's name in, samples with their diagnostics out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from priors import Prior, geometric
+from priors.prior import CovarianceProduct, event_size
+
+from .methods import Recipe, choose, find, methods
+from .checkpoint import Checkpoint, fingerprint
+from .posterior import Posterior
+from .randomness import check_seed
+from .result import Samples, measurement_fit
+from .samplers import Callback, Multistep, Sampler, Step
+
+
+@final
+class Counted(Prior):
+    """A prior that counts its network calls and Jacobian products."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+        self.event_shape, self.data_range = prior.event_shape, prior.data_range
+        self.sigma_range, self.scale = prior.sigma_range, prior.scale
+        self.exact_covariance = prior.exact_covariance
+        self.network_calls = self.jacobian_products = 0
+
+    def initial(self, eps: Tensor, sigma: float) -> Tensor:
+        return self.prior.initial(eps, sigma)
+
+    def accepts(self, event_shape: tuple[int, ...]) -> bool:
+        return self.prior.accepts(event_shape)
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.network_calls += 1
+        return self.prior.denoise(x, sigma.flatten())
+
+    def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
+        self.network_calls += 1
+        x0, product = self.prior.covariance(x, sigma.flatten())
+
+        def counted(v: Tensor) -> Tensor:
+            self.jacobian_products += 1
+            return product(v)
+
+        return x0, counted
+
+
+def sample(
+    posterior: Prior,
+    n: int = 1,
+    *,
+    method: str | None = None,
+    steps: int | None = None,
+    seed: int | None = None,
+    sampler: Sampler | None = None,
+    batch: int | None = None,
+    callback: Callback | None = None,
+    checkpoint: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+) -> Samples:
+    """Draw n samples of a posterior (or of any prior).
+
+    Args:
+        posterior: from `inverse.condition`; a plain Prior is sampled unconditionally.
+        n: number of samples.
+        method: a name from `inverse.methods()`, with the paper's defaults. By default: exact
+            where the posterior is known exactly, mmps where the forward models are linear, dps
+            elsewhere.
+        steps: noise levels to go through; by default the method's.
+        seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
+            seed, which the diagnostics record.
+        sampler: instead of a method, a sampler of the caller's own, run on `posterior` as it is.
+        batch: samples taken through the network together; by default as many as 2^22 values.
+        callback: called after each step with a `Step`.
+        checkpoint: a folder in which the run keeps its state; the same call goes on from there.
+        dtype: of the samples; by default the measurement's real dtype, else float32.
+        device: where the prior, the forward models and y live.
+    Returns:
+        Samples, whose `.x` is (n, *event_shape).
+    Raises:
+        ValueError, TypeError: bad arguments, or a method that cannot sample this posterior, with
+        the methods that can. samplers.Divergence: a run that blew up.
+    """
+    if not isinstance(posterior, Prior):
+        raise TypeError(f"posterior must be a Prior or Posterior, got {type(posterior).__name__}")
+    for name, value in {"n": n, "steps": steps, "batch": batch}.items():
+        if value is None and name != "n":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if sampler is not None and (method is not None or steps is not None):
+        raise ValueError("give a method (with steps) or a sampler, not both")
+    seed = check_seed(seed)
+    factors = posterior.factors if isinstance(posterior, Posterior) else ()
+    paired = [y.shape[0] for _, y in factors if y.shape[0] > 1]
+    if any(count != n for count in paired):
+        raise ValueError(f"y holds {paired[0]} measurements, so n must be {paired[0]}, got {n}")
+    if dtype is None:
+        real = [y.dtype.to_real() for _, y in factors if y.is_floating_point() or y.is_complex()]
+        dtype = real[0] if real else torch.float32
+    label, recipe = _recipe(posterior, method, steps, sampler)
+    size = event_size(recipe.prior.event_shape)
+    batch = n if paired else min(n, batch or max(1, 2**22 // size))
+
+    began = time.perf_counter()
+    spent: dict[str, Any] = {"network_calls": 0, "jacobian_products": 0}
+    if recipe.sampler is None:
+        generator = torch.Generator().manual_seed(seed)
+        x = recipe.prior.sample(n, generator=generator).to(device, dtype)  # type: ignore[attr-defined]
+    else:
+        store = None
+        if checkpoint is not None:
+            key = fingerprint(seed, n, batch, label, recipe.sampler.levels, dtype, factors)
+            store = Checkpoint(Path(checkpoint), key)
+        x, spent = _run(recipe, n, batch, seed, callback, store, dtype, device)
+    diagnostics = {
+        "method": label,
+        "seed": seed,
+        "n": n,
+        "steps": 0 if recipe.sampler is None else len(recipe.sampler.levels) - 1,
+        **spent,
+        "seconds": time.perf_counter() - began,
+        **measurement_fit(x, factors),
+    }
+    return Samples(x, diagnostics)
+
+
+def _recipe(
+    posterior: Prior, name: str | None, steps: int | None, sampler: Sampler | None
+) -> tuple[str, Recipe]:
+    if sampler is not None:
+        return type(sampler).__name__, Recipe(posterior, sampler)
+    if not isinstance(posterior, Posterior):
+        if name is not None:
+            find(name)  # an unknown name is refused as such
+            raise ValueError(
+                f"method {name!r} needs a measurement; for draws from the prior leave it out, "
+                "or pass a sampler"
+            )
+        levels = geometric(steps or 100, posterior.sigma_range)
+        return "prior", Recipe(posterior, Multistep(levels))
+    method = choose(posterior) if name is None else find(name)
+    why = method.refusal(posterior)
+    if why is not None:
+        able = [m.name for m in methods() if m.refusal(posterior) is None]
+        raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
+                         f"Methods that can: {', '.join(able)}")  # fmt: skip
+    return method.name, method.build(posterior, steps or method.steps)
+
+
+def _run(
+    recipe: Recipe,
+    n: int,
+    batch: int,
+    seed: int,
+    callback: Callback | None,
+    store: Checkpoint | None,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> tuple[Tensor, dict[str, int]]:
+    """Samples 0 ... n - 1 in batches; the counts are those of one sample's path."""
+    assert recipe.sampler is not None
+    inner = recipe.prior.prior if isinstance(recipe.prior, Posterior) else recipe.prior
+    counted = Counted(inner)
+    prior: Prior = counted
+    if isinstance(recipe.prior, Posterior):
+        prior = recipe.prior.over(counted)
+    total = len(recipe.sampler.levels) - 1
+    chunks = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
+    parts, counts = [], (0, 0)
+    for number, indices in enumerate(chunks):
+        start, history, done = (None, None, 0) if store is None else store.load(number)
+        if start is not None and history is not None:
+            start, history = start.to(device), history.to(device)
+
+        def report(step: Step, number: int = number) -> None:
+            if store is not None:
+                store.save(number, step.x, step.x0, step.index, final=step.index == total)
+            if callback is not None:
+                callback(
+                    dataclasses.replace(
+                        step, index=number * total + step.index, total=len(chunks) * total
+                    )
+                )
+
+        before = (counted.network_calls, counted.jacobian_products)
+        x = start
+        if start is None or done < total:
+            x = recipe.sampler(
+                prior, len(indices), seed=seed, start=start, indices=indices, first_step=done,
+                history=history, callback=report, dtype=dtype, device=device,
+            )  # fmt: skip
+        assert x is not None
+        parts.append(x)
+        counts = max(
+            counts,
+            (counted.network_calls - before[0], counted.jacobian_products - before[1]),
+        )
+    return torch.cat(parts), {"network_calls": counts[0], "jacobian_products": counts[1]}
