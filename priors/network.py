@@ -93,6 +93,7 @@ class NetworkPrior(Prior):
         span = self.data_range[1] - self.data_range[0]
         # Data units per network unit: sigma scales by it, images also shift.
         self.unit = span / (self.network_range[1] - self.network_range[0])
+        self.scale = self.unit
         self.sigma_range = sigma_range or (0.002 * self.unit, 80.0 * self.unit)
         if isinstance(network, nn.Module):
             network.eval().requires_grad_(False)
@@ -135,13 +136,13 @@ class NetworkPrior(Prior):
         return lambda sigma: scale * self.schedule.t(sigma).to(sigma.dtype)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        low, network_low = self.data_range[0], self.network_range[0]
+        # One shift, zero where the two ranges are equal, so that small values keep their digits.
+        shift = self.network_range[0] - self.data_range[0] / self.unit
         level = sigma / self.unit
         # A network is undefined at sigma = 0, where the answer is x itself.
         safe = torch.where(level > 0, level, torch.ones_like(level))
-        x0 = self._network_denoise((x - low) / self.unit + network_low, safe)
-        x0 = (x0 - network_low) * self.unit + low
-        return torch.where(level > 0, x0, x)
+        x0 = self._network_denoise(x / self.unit + shift, safe)
+        return torch.where(level > 0, (x0 - shift) * self.unit, x)
 
     def _network_denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """D in network units; sigma (B, 1, ..., 1) > 0."""
@@ -173,7 +174,9 @@ class NetworkPrior(Prior):
 
     def _call(self, x: Tensor, time: Tensor) -> Tensor:
         dtype = self._network_dtype(x.dtype)
-        out = self.network(x.to(dtype), time.to(dtype))
+        # Time keeps at least float32: rounded, it would name another noise level.
+        time = time.to(torch.promote_types(dtype, torch.float32))
+        out = self.network(x.to(dtype), time)
         out = (out if isinstance(out, Tensor) else out.sample).to(x.dtype)
         # Networks with a learned variance give it in a second half of the channels.
         if out.shape[1] == 2 * x.shape[1] and out.shape[2:] == x.shape[2:]:
