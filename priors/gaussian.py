@@ -134,7 +134,8 @@ class Gaussian(Parameters, Prior):
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         mean = self.like(x)._mean
-        return mean + self.C.shrink(x - mean, sigma.flatten() ** 2)
+        x0 = mean + self.C.shrink(x - mean, sigma.flatten() ** 2)
+        return torch.where(sigma > 0, x0, x)
 
     def _score(self, x: Tensor, sigma: Tensor) -> Tensor:
         return -self.C.solve(x - self.like(x)._mean, sigma.flatten() ** 2)

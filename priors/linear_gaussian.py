@@ -45,7 +45,7 @@ def read_model(model: Any, y: Tensor, mean: Tensor) -> LinearMeasurement:
             "conditioning exactly needs a linear operator; this one does not map 0 to 0"
         )
     shape = tuple(probe.shape[1:])
-    y = _measurement(y, shape).to(mean.device)
+    y = _measurement(y, shape, probe.is_complex()).to(mean.device)
     rows = math.prod(shape) * (2 if probe.is_complex() else 1)
     largest = max(rows * size, size * size)
     if largest > LIMIT:
@@ -87,9 +87,7 @@ def mask_of(model: Any, mean: Tensor) -> Tensor | None:
 def read_mask(model: Any, y: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
     """y and S, (*event) float64, of a model whose operator only masks; y is 0 off the mask."""
     shape = tuple(measured.shape)
-    y = _measurement(y, shape).to(device=measured.device)
-    if y.is_complex():
-        raise TypeError(f"y must be real, as the forward model's output is, got {y.dtype}")
+    y = _measurement(y, shape).to(measured.device)
     data = torch.where(measured, y.to(torch.float64), 0.0)
     if not bool(torch.isfinite(data).all()):
         bad = int((~torch.isfinite(data)).sum())
@@ -123,8 +121,12 @@ def log_evidence(mean: Tensor, C: Tensor, linear: LinearMeasurement) -> Tensor:
 def _innovation(C: Tensor, linear: LinearMeasurement) -> tuple[Tensor, Tensor]:
     """A C (M, D) and the Cholesky factor of A C A^T + S (M, M)."""
     AC = linear.A @ C
-    factor, failed = torch.linalg.cholesky_ex(AC @ linear.A.mT + torch.diag(linear.variance))
-    if bool(failed):
+    total = AC @ linear.A.mT + torch.diag(linear.variance)
+    factor, failed = torch.linalg.cholesky_ex(total)
+    # What each value adds to those before it, against rounding.
+    new, all_of_it = factor.diagonal() ** 2, total.diagonal()
+    rounding = 4 * max(1, all_of_it.numel()) * torch.finfo(total.dtype).eps
+    if bool(failed) or bool((new <= rounding * all_of_it).any()):
         raise ValueError(
             "A C A^T + S is singular: some of the measured values are exact and follow from "
             "others; give them a noise variance > 0, or leave them out"
@@ -155,7 +157,7 @@ def _measured(operator: Any, device: torch.device) -> Tensor:
 
 
 def _variance(model: Any, like: Tensor) -> Tensor:
-    variance = torch.as_tensor(model.noise_variance).to(like)
+    variance = torch.as_tensor(model.noise_variance, dtype=like.dtype, device=like.device)
     if not bool(torch.isfinite(variance).all()) or bool((variance < 0).any()):
         raise ValueError(
             f"the noise variance must be finite and >= 0, its least value is {variance.min():.3g}"
@@ -163,12 +165,14 @@ def _variance(model: Any, like: Tensor) -> Tensor:
     return variance
 
 
-def _measurement(y: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _measurement(y: Tensor, shape: tuple[int, ...], allow_complex: bool = False) -> Tensor:
     """One measurement without its batch axis."""
     if not isinstance(y, Tensor):
         raise TypeError(f"y must be a torch.Tensor, got {type(y).__name__}")
     if not (y.is_floating_point() or y.is_complex()):
         raise TypeError(f"y must be floating point, got {y.dtype}; convert it first")
+    if y.is_complex() and not allow_complex:
+        raise TypeError(f"y must be real, as the forward model's output is, got {y.dtype}")
     if tuple(y.shape) not in (shape, (1, *shape)):
         raise ValueError(
             f"y must be one measurement of shape {shape} or {(1, *shape)}, got {tuple(y.shape)}; "

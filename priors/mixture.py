@@ -276,10 +276,9 @@ class Mixture(Parameters, Prior):
         return Dense(self.moments()[1])
 
     def _decompose(self, covariances: Tensor | float) -> tuple[Tensor, Tensor | None]:
-        given = torch.as_tensor(covariances)
-        shape, (count, size) = tuple(given.shape), self._means.shape
+        shape, (count, size) = tuple(torch.as_tensor(covariances).shape), self._means.shape
         if shape in ((), (count,)):
-            variances = constant(given, "the variances").reshape(-1, 1)
+            variances = constant(covariances, "the variances").reshape(-1, 1)
             check_nonnegative(variances, "a variance")
             return variances, None
         if shape not in ((size, size), (count, size, size)):
@@ -287,7 +286,7 @@ class Mixture(Parameters, Prior):
                 f"covariances must be a variance, ({count},) variances, a matrix ({size}, {size}) "
                 f"or ({count}, {size}, {size}); got shape {shape}"
             )
-        values, basis = eigendecomposition(given)
+        values, basis = eigendecomposition(torch.as_tensor(covariances))
         return (values[None], basis) if len(shape) == 2 else (values, basis)
 
 

@@ -42,7 +42,8 @@ def _cast(value: Any, x: Tensor) -> Any:
 
 def constant(value: Any, name: str) -> Tensor:
     """value as a detached float64 tensor; refused unless real and finite."""
-    tensor = torch.as_tensor(value)
+    # A number would become float32 on its way to a tensor.
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     if tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{name} must be real numbers, got {tensor.dtype}")
     tensor = tensor.detach().to(torch.float64)

@@ -1,0 +1,232 @@
+"""The priors that the contract is run over, and linear models to condition them on."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+
+from priors import (
+    VE,
+    VP,
+    Circulant,
+    Cosine,
+    Empirical,
+    FactorAnalysis,
+    Flow,
+    Gaussian,
+    LowRank,
+    Mixture,
+    NetworkPrior,
+    SubVP,
+)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def positive(*shape: int, seed: int = 0) -> Tensor:
+    return 0.2 + normal(*shape, seed=seed) ** 2
+
+
+def spd(size: int, seed: int = 0) -> Tensor:
+    root = normal(size, size, seed=seed)
+    return root @ root.T / size + 0.1 * torch.eye(size, dtype=torch.float64)
+
+
+def spectrum(height: int, width: int) -> Tensor:
+    """The power of a smooth stationary field."""
+    k = torch.fft.fftfreq(height, dtype=torch.float64)[:, None] * height
+    m = torch.fft.fftfreq(width, dtype=torch.float64)[None] * width
+    return 2 / (1 + k**2 + m**2)
+
+
+class Matrix:
+    """A linear operator by its matrix (M, D), for events and measurements of any shape."""
+
+    def __init__(self, A, event_shape, shape=None, measured=None):
+        self.A, self.event_shape, self.measured = A, tuple(event_shape), measured
+        self.shape = (A.shape[0],) if shape is None else tuple(shape)
+
+    def __call__(self, x):
+        return (x.reshape(x.shape[0], -1).to(self.A.dtype) @ self.A.T).reshape(-1, *self.shape)
+
+    def adjoint(self, y):
+        return (y.reshape(y.shape[0], -1) @ self.A.conj()).reshape(-1, *self.event_shape)
+
+
+class Mask:
+    """Keep some values of the event; the others of y are 0 and no data."""
+
+    def __init__(self, measured):
+        self.measured = measured
+
+    def __call__(self, x):
+        return torch.where(self.measured, x, 0.0)
+
+    adjoint = __call__
+
+
+def linear(A, prior, variance=0.3, shape=None, measured=None):
+    operator = Matrix(A, prior.event_shape, shape, measured)
+    return SimpleNamespace(
+        operator=operator, noise_variance=torch.as_tensor(variance, dtype=torch.float64)
+    )
+
+
+def masked(measured, variance=0.3):
+    return SimpleNamespace(
+        operator=Mask(measured), noise_variance=torch.as_tensor(variance, dtype=torch.float64)
+    )
+
+
+def _posterior(prior, rows=2):
+    A = normal(rows, math.prod(prior.event_shape), seed=90)
+    return prior.condition(linear(A, prior), normal(rows, seed=91))
+
+
+class AtomLikelihood:
+    """log p(y | x) of y = |x|^2 + noise: not linear, for the data set's exact posterior."""
+
+    def log_likelihood(self, y, x):
+        return -((y - x.reshape(x.shape[0], -1).square().sum(-1)) ** 2) / 2
+
+
+GAUSSIANS = {
+    "scalar": lambda: Gaussian(normal(4), 0.7),
+    "single value": lambda: Gaussian(torch.tensor(0.3, dtype=torch.float64), 2.0),
+    "diagonal": lambda: Gaussian(normal(2, 3), positive(2, 3)),
+    "dense": lambda: Gaussian(normal(4), spd(4)),
+    "dense image": lambda: Gaussian(normal(2, 1, 2), spd(4, seed=1)),
+    "circulant": lambda: Gaussian(normal(4, 3), Circulant(spectrum(4, 3))),
+    "circulant channels": lambda: Gaussian(
+        normal(2, 2, 4), Circulant(spectrum(2, 4), event_shape=(2, 2, 4))
+    ),
+    "circulant per channel": lambda: Gaussian(
+        normal(2, 3, 2), Circulant(torch.stack([spectrum(3, 2), 3 * spectrum(3, 2)]))
+    ),
+    "low rank": lambda: Gaussian(normal(1, 2, 3), LowRank(normal(6, 2), 0.3)),
+    "factor analysis": lambda: Gaussian(normal(2, 3), FactorAnalysis(normal(6, 2), positive(2, 3))),
+    "posterior": lambda: _posterior(Gaussian(normal(2, 2), spd(4))),
+    "posterior under a mask": lambda: Gaussian(normal(4), positive(4)).condition(
+        masked(torch.tensor([True, False, True, False])), normal(4, seed=3)
+    ),
+}
+SINGULAR = {
+    "singular dense": lambda: Gaussian(normal(4), normal(4, 2) @ normal(4, 2).T),
+    "singular diagonal": lambda: Gaussian(normal(3), torch.tensor([1.0, 0.0, 2.0])),
+    "singular low rank": lambda: Gaussian(normal(5), LowRank(normal(5, 2))),
+    "one point": lambda: Gaussian(normal(3), 0.0),
+    "mixture of points": lambda: Mixture(
+        2 * normal(3, 2), 0.0, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    ),
+    "mixture of lines": lambda: Mixture(
+        2 * normal(2, 2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]), torch.tensor([0.5, 0.5])
+    ),
+    "data set": lambda: Empirical(normal(30, 3)),
+    "weighted data set": lambda: Empirical(normal(8, 2, 1), (w := positive(8)) / w.sum()),
+    "posterior data set": lambda: Empirical(normal(12, 2)).condition(
+        AtomLikelihood(), torch.tensor(1.5)
+    ),
+}
+
+
+def _weights(count: int) -> Tensor:
+    raw = positive(count, seed=7)
+    return raw / raw.sum()
+
+
+MIXTURES = {
+    "mixture, one variance": lambda: Mixture(2 * normal(3, 2), 0.4, _weights(3)),
+    "mixture, variances": lambda: Mixture(2 * normal(3, 1, 2, 2), positive(3), _weights(3)),
+    "mixture, one matrix": lambda: Mixture(2 * normal(4, 3), spd(3), _weights(4)),
+    "mixture, matrices": lambda: Mixture(
+        2 * normal(3, 2), torch.stack([spd(2, seed=k) for k in range(3)]), _weights(3)
+    ),
+    "mixture with an empty component": lambda: Mixture(
+        2 * normal(2, 2), 0.5, torch.tensor([1.0, 0.0])
+    ),
+    "posterior mixture": lambda: _posterior(Mixture(2 * normal(3, 2, 2), 0.6, _weights(3))),
+}
+EXACT = GAUSSIANS | MIXTURES | SINGULAR
+SMOOTH = GAUSSIANS | MIXTURES
+
+SCHEDULES = {"VE": VE(), "VP": VP(), "SubVP": SubVP(), "Cosine": Cosine(), "Flow": Flow()}
+
+
+def exact_network(prior, parametrization, schedule, sign=1, sigma_data=0.5):
+    """The network that a perfectly trained prior (in network units) would be."""
+
+    def edm(x_t, time):
+        sigma = (4 * time).exp().reshape(-1, *[1] * (x_t.ndim - 1))
+        total = sigma**2 + sigma_data**2
+        x = x_t * total.sqrt()
+        skip = sigma_data**2 / total
+        x0 = prior.denoise(x, sigma.flatten())
+        return sign * (x0 - skip * x) / (sigma * sigma_data / total.sqrt())
+
+    def network(x_t, time):
+        if parametrization == "flow":
+            t = time / 1000
+        elif parametrization == "score" and isinstance(schedule, VE):
+            t = schedule.t(time)
+        else:
+            t = time / 999
+        column = (-1, *[1] * (x_t.ndim - 1))
+        sigma = schedule.sigma(t).to(x_t.dtype).reshape(column)
+        alpha = schedule.alpha(t).to(x_t.dtype).reshape(column)
+        x = x_t / alpha
+        x0 = prior.denoise(x, sigma.flatten())
+        eps = (x - x0) / sigma
+        return {
+            "epsilon": eps,
+            "v": alpha * eps - alpha * sigma * x0,
+            "x0": x0,
+            "score": -eps / (alpha * sigma),
+            "flow": eps - x0,
+        }[parametrization]
+
+    return edm if parametrization == "edm" else network
+
+
+NETWORKS = {
+    f"{parametrization} {name}": (parametrization, {"schedule": schedule}, {})
+    for parametrization in ("epsilon", "v", "x0", "score", "flow")
+    for name, schedule in SCHEDULES.items()
+} | {
+    "edm": ("edm", {}, {}),
+    "edm, minus F": ("edm", {"edm_sign": -1}, {"sign": -1}),
+    "edm, wide data": ("edm", {"sigma_data": 1.3}, {"sigma_data": 1.3}),
+    "epsilon by default": ("epsilon", {}, {}),
+    "score by default": ("score", {}, {}),
+    "flow by default": ("flow", {}, {}),
+}
+
+
+def network_prior(name: str, inner) -> NetworkPrior:
+    """`inner` in network units (-1, 1), as a network prior in data units (0, 1)."""
+    parametrization, settings, twist = NETWORKS[name]
+    default = {"flow": Flow(), "score": VE()}.get(parametrization, VP())
+    schedule = settings.get("schedule", default)
+    network = exact_network(inner, parametrization, schedule, **twist)
+    return NetworkPrior(
+        network,
+        parametrization,
+        inner.event_shape,
+        data_range=(0.0, 1.0),
+        network_range=(-1.0, 1.0),
+        **settings,
+    )
+
+
+def inner_prior() -> Mixture:
+    return Mixture(0.5 * normal(3, 1, 2, 2), 0.05, _weights(3))
+
+
+CONTRACT = EXACT | {
+    f"network {name}": lambda name=name: network_prior(name, inner_prior())
+    for name in ("epsilon VP", "score VE", "v Cosine", "flow Flow", "edm")
+}
