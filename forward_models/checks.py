@@ -93,7 +93,9 @@ class Constant:
     """
 
     def __init__(self, value: Tensor) -> None:
-        self.value = value.detach().clone()
+        # A tensor born in inference mode could never be saved for a later backward pass.
+        with torch.inference_mode(False):
+            self.value = value.detach().clone()
         self._cast: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
     def like(self, x: Tensor) -> Tensor:
@@ -102,7 +104,6 @@ class Constant:
             dtype = self.value.dtype
         key = (dtype, x.device)
         if key not in self._cast:
-            # A tensor born in inference mode could never be saved for a later backward pass.
             with torch.inference_mode(False), torch.no_grad():
                 self._cast[key] = self.value.to(device=x.device, dtype=dtype)
         return self._cast[key]

@@ -68,6 +68,7 @@ class LinearOperator(ABC):
     measurement_ndim: int | None = None
     event_field: Field = "real"
     measurement_field: Field = "real"
+    _transposed: LinearOperator | None = None
 
     @abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
@@ -120,9 +121,11 @@ class LinearOperator(ABC):
     @property
     def T(self) -> LinearOperator:
         """The adjoint as an operator; `A.T.T is A`."""
-        from .algebra import AdjointOperator
+        if self._transposed is None:
+            from .algebra import AdjointOperator
 
-        return AdjointOperator(self)
+            self._transposed = AdjointOperator(self)
+        return self._transposed
 
     def __matmul__(self, other: LinearOperator) -> Composition:
         """A @ B, the operator x -> A(B(x))."""
@@ -285,7 +288,7 @@ class LinearOperator(ABC):
 
     @staticmethod
     def _variance(name: str, value: float | Tensor, like: Tensor) -> Tensor:
-        tensor = torch.as_tensor(value)
+        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise TypeError(f"{name} must be real, got {tensor.dtype}")
         tensor = tensor.to(device=like.device, dtype=like.dtype.to_real())

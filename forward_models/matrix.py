@@ -22,7 +22,7 @@ class _DenseSVD(SVD):
         self._u, self._vh, self._event_shape = Constant(u), Constant(vh), event_shape
 
     def to_spectral_x(self, x: Tensor) -> Tensor:
-        return x.flatten(1) @ self._vh.like(x).mH
+        return x.flatten(1) @ self._vh.like(x).mT
 
     def from_spectral_x(self, z: Tensor) -> Tensor:
         return (z @ self._vh.like(z).conj()).reshape(-1, *self._event_shape)

@@ -36,7 +36,7 @@ def content_key(kind: str, sizes: tuple[int, ...], numbers: Tensor) -> str:
 def _checksum(parts: dict[str, Tensor]) -> str:
     digest = hashlib.blake2b()
     for name in _NAMES:
-        digest.update(memoryview(parts[name].numpy()))
+        digest.update(parts[name].numpy().data)
     return digest.hexdigest()
 
 

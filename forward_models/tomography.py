@@ -91,7 +91,7 @@ class Tomography(LinearOperator):
             bins = math.hypot(height * dy, width * dx) / self.detector_spacing
             detectors = max(math.ceil(bins * (1 - 1e-12)), 1)
         (self.detectors,) = check_shape("detectors", (detectors,))
-        self.angles = torch.as_tensor(angles).to(torch.float64).detach().clone().cpu()
+        self.angles = torch.as_tensor(angles, dtype=torch.float64).detach().clone().cpu()
         if self.angles.ndim != 1 or self.angles.numel() == 0:
             raise ValueError(
                 f"angles must be a list of degrees, got the shape {tuple(self.angles.shape)}"

@@ -1,0 +1,501 @@
+"""The operator contract, run over one list; then each family against an independent library."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, signal
+from torch import Tensor
+
+import forward_models as fm
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=rng(seed), dtype=dtype)
+
+
+class Dft(fm.LinearOperator):
+    """A complex operator as a user would write one: the orthonormal Fourier transform."""
+
+    event_ndim = measurement_ndim = 3
+    event_field = measurement_field = "complex"
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return torch.fft.fft2(x, norm="ortho")
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return torch.fft.ifft2(y, norm="ortho")
+
+
+SOFT = torch.rand(9, 7, generator=rng(1))
+KERNEL = normal(3, 4, seed=2)
+LARGE = normal(13, 12, seed=3) / 13
+MATRIX = normal(5, 9 * 7, seed=4)
+SMALL = (9, 7)
+
+# name: (maker, event shape). A new operator is one line.
+OPERATORS: dict[str, tuple[Callable[[], fm.LinearOperator], tuple[int, ...]]] = {
+    "identity": (lambda: fm.Identity(), (3, 9, 7)),
+    "identity-fixed": (lambda: fm.Identity((4,)), (4,)),
+    "matrix": (lambda: fm.MatrixOperator(normal(5, 8)), (8,)),
+    "matrix-tall": (lambda: fm.MatrixOperator(normal(11, 4)), (4,)),
+    "matrix-image": (lambda: fm.MatrixOperator(MATRIX, event_shape=(1, 9, 7)), (1, 9, 7)),
+    "matrix-complex": (
+        lambda: fm.MatrixOperator(normal(3, 6, dtype=torch.complex128)),
+        (6,),
+    ),
+    "mask": (lambda: fm.Inpainting(fm.random_mask((9, 7), 0.4, rng())), (3, 9, 7)),
+    "mask-channels": (lambda: fm.Inpainting(SOFT, channels=2), (2, 9, 7)),
+    "mask-vector": (lambda: fm.Inpainting(torch.tensor([True, False, True])), (3,)),
+    "blur-circular": (lambda: fm.Blur(KERNEL, image_shape=(2, 9, 7)), (2, 9, 7)),
+    "blur-wrapped": (lambda: fm.Blur(LARGE, image_shape=(1, 9, 7)), (1, 9, 7)),
+    "blur-reflect": (lambda: fm.Blur(KERNEL, "reflect"), (3, 9, 7)),
+    "blur-replicate": (lambda: fm.Blur(LARGE, "replicate"), (1, 9, 7)),
+    "blur-constant": (lambda: fm.Blur(LARGE, "constant"), (2, 9, 7)),
+    "blur-valid": (lambda: fm.Blur(KERNEL, "valid"), (3, 9, 7)),
+    "blur-valid-large": (lambda: fm.Blur(LARGE, "valid"), (1, 17, 23)),
+    "down-box": (lambda: fm.Downsampling(2, image_shape=(3, 6, 8)), (3, 6, 8)),
+    "down-box-free": (lambda: fm.Downsampling(3), (1, 6, 9)),
+    "down-kernel": (lambda: fm.Downsampling(2, KERNEL), (2, 6, 8)),
+    "down-odd": (lambda: fm.Downsampling(3, KERNEL, "reflect", (1, 10, 7)), (1, 10, 7)),
+    "down-valid": (lambda: fm.Downsampling(2, KERNEL, "valid"), (1, 10, 9)),
+    "tomography": (lambda: fm.Tomography(SMALL, [0, 30.0, 45, 90, 135, 200]), (1, 9, 7)),
+    "tomography-mm": (
+        lambda: fm.Tomography(
+            (8, 5), [10.0, 70], detectors=6, detector_spacing=0.7, pixel_spacing=(0.5, 0.8)
+        ),
+        (1, 8, 5),
+    ),
+    "dft": (lambda: Dft(), (2, 9, 7)),
+    "masked-dft": (lambda: fm.Inpainting(SOFT) @ Dft(), (1, 9, 7)),
+    "blur-then-mask": (lambda: fm.Inpainting(SOFT) @ fm.Blur(KERNEL, "reflect"), (2, 9, 7)),
+    "project-blurred": (
+        lambda: fm.Tomography(SMALL, [0, 60.0, 120]) @ fm.Blur(KERNEL),
+        (1, 9, 7),
+    ),
+    "sum": (lambda: fm.Identity() + 0.5 * fm.Blur(KERNEL, "replicate"), (2, 9, 7)),
+    "difference": (lambda: fm.Blur(KERNEL) - fm.Identity(), (1, 9, 7)),
+    "scaled": (lambda: -2.5 * fm.Blur(KERNEL, image_shape=(1, 9, 7)), (1, 9, 7)),
+    "stack": (
+        lambda: fm.Stack(
+            [fm.Tomography(SMALL, [0, 60.0]), fm.Inpainting(SOFT), fm.Blur(KERNEL, "valid")]
+        ),
+        (1, 9, 7),
+    ),
+    "adjoint": (lambda: fm.Blur(KERNEL, "reflect").T, (2, 9, 7)),
+    "adjoint-valid": (lambda: fm.Blur(KERNEL, "valid").T, (1, 7, 4)),
+    "adjoint-matrix": (lambda: fm.MatrixOperator(normal(5, 8)).T, (5,)),
+}
+
+EPS = {torch.float32: 1e-6, torch.float64: 1e-13}
+BOTH = pytest.mark.parametrize("dtype", list(EPS), ids=["f32", "f64"])
+
+
+@pytest.fixture(params=list(OPERATORS))
+def case(request):
+    make, shape = OPERATORS[request.param]
+    return make(), shape
+
+
+def draw(A, shape, batch, dtype=torch.float64, seed=0):
+    dtype = dtype.to_complex() if A.event_field == "complex" else dtype
+    return normal(batch, *shape, dtype=dtype, seed=seed)
+
+
+def dot(a: Tensor, b: Tensor) -> float:
+    return float((a.conj() * b).sum().real)
+
+
+# ---- the contract ---------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("batch", [1, 3])
+def test_dot_product(case, dtype, batch):
+    A, shape = case
+    for seed in range(3):
+        x = draw(A, shape, batch, dtype, seed)
+        ax = A(x)
+        for y in (torch.randn(ax.shape, generator=rng(50 + seed), dtype=ax.dtype), ax):
+            error = abs(dot(ax, y) - dot(x, A.adjoint(y))) / float(ax.norm() * y.norm())
+            assert error <= EPS[dtype]
+
+
+@BOTH
+def test_shapes_dtypes_and_batches(case, dtype):
+    A, shape = case
+    x = draw(A, shape, 3, dtype)
+    before = x.clone()
+    y = A(x)
+    back = A.adjoint(y)
+    assert torch.equal(x, before)
+    assert y.shape[1:] == A.output_shape(shape)
+    assert A.measurement_shape in (None, y.shape[1:])
+    assert back.shape == x.shape
+    assert A.input_shape(tuple(y.shape[1:])) == shape
+    assert y.dtype.to_real() == back.dtype.to_real() == dtype
+    scale = float(y.abs().max())
+    for i in range(3):
+        torch.testing.assert_close(A(x[i : i + 1]), y[i : i + 1], rtol=0, atol=EPS[dtype] * scale)
+    torch.testing.assert_close(
+        A.adjoint(y[:1]), back[:1], rtol=0, atol=EPS[dtype] * float(back.abs().max())
+    )
+
+
+def test_single_precision_is_the_rounded_double(case):
+    A, shape = case
+    x = draw(A, shape, 2)
+    single = A(x.to(torch.complex64 if x.is_complex() else torch.float32))
+    exact = A(x)
+    assert float((single - exact).norm() / exact.norm()) < 1e-6
+
+
+@BOTH
+def test_linear(case, dtype):
+    A, shape = case
+    x, z = draw(A, shape, 2, dtype, 1), draw(A, shape, 2, dtype, 2)
+    expected = 0.7 * A(x) - 1.3 * A(z)
+    error = (A(0.7 * x - 1.3 * z) - expected).norm() / expected.norm()
+    assert float(error) < (1e-5 if dtype == torch.float32 else 1e-12)
+
+
+def test_memory_layout_does_not_matter(case):
+    A, shape = case
+    x = draw(A, shape, 2)
+    y = A(x)
+    torch.testing.assert_close(A(x.mT.contiguous().mT if x.ndim > 2 else x.T.contiguous().T), y)
+    expanded = x[:1].expand(3, *shape)
+    torch.testing.assert_close(A(expanded), y[:1].expand(3, *y.shape[1:]))
+    torch.testing.assert_close(A.adjoint(y[:1].expand(2, *y.shape[1:])), A.adjoint(y[:1].repeat(
+        2, *[1] * (y.ndim - 1))))  # fmt: skip
+
+
+def test_vjp_is_the_adjoint(case):
+    A, shape = case
+    x = draw(A, shape, 2).requires_grad_()
+    y = A(x)
+    w = torch.randn(y.shape, generator=rng(7), dtype=y.dtype)
+    (gradient,) = torch.autograd.grad(y, x, w)
+    torch.testing.assert_close(gradient, A.adjoint(w), rtol=1e-11, atol=1e-12)
+    w.requires_grad_()
+    (forward,) = torch.autograd.grad(A.adjoint(w), w, x.detach())
+    torch.testing.assert_close(forward, y.detach(), rtol=1e-11, atol=1e-12)
+    assert A(x.detach()).grad_fn is None
+
+
+def test_adjoint_as_operator(case):
+    A, shape = case
+    x = draw(A, shape, 2)
+    assert A.T.T is A
+    torch.testing.assert_close(A.T(A(x)), A.adjoint(A(x)))
+    torch.testing.assert_close(A.T.adjoint(x), A(x))
+    assert A.T.output_shape(tuple(A(x).shape[1:])) == shape
+
+
+@pytest.mark.parametrize("kind", ["scalar", "per-sample", "function", "entries"])
+def test_solve(case, kind):
+    A, shape = case
+    r = A(draw(A, shape, 3))
+    r = r + torch.randn(r.shape, generator=rng(3), dtype=r.dtype)
+    s: float | Tensor = 0.3
+    if kind == "entries":
+        s = 0.2 + torch.rand(r.shape[1:], generator=rng(4), dtype=torch.float64)
+    weight = torch.tensor([0.5, 1.0, 2.0], dtype=torch.float64)
+    covariance = {
+        "scalar": 0.8, "entries": 0.8, "per-sample": weight,
+        "function": lambda v: v * weight.reshape(-1, *[1] * (v.ndim - 1)),
+    }[kind]  # fmt: skip
+    v = A.solve(r, covariance, s)
+    c = weight if kind in ("per-sample", "function") else torch.full((3,), 0.8, dtype=torch.float64)
+    back = A(c.reshape(-1, *[1] * len(shape)) * A.adjoint(v)) + s * v
+    assert float((back - r).norm() / r.norm()) < 1e-8
+
+
+def test_norm(case):
+    A, shape = case
+    size = math.prod(shape)
+    dtype = torch.complex128 if A.event_field == "complex" else torch.float64
+    columns = A(torch.eye(size, dtype=dtype).reshape(size, *shape))
+    exact = float(torch.linalg.matrix_norm(columns.flatten(1), 2))
+    found = A.norm(shape)
+    assert found == pytest.approx(exact, rel=2e-3)
+    assert found <= exact * (1 + 1e-9)
+    assert found == A.norm(shape)
+
+
+def test_svd_pieces(case):
+    A, shape = case
+    svd = A.svd
+    if svd is None:
+        assert not isinstance(A, fm.MatrixOperator)
+        return
+    x = draw(A, shape, 2)
+    s = svd.singular_values.to(x.dtype)
+    y = A(x)
+    torch.testing.assert_close(svd.from_spectral_y(s * svd.to_spectral_x(x)), y)
+    torch.testing.assert_close(svd.to_spectral_y(y), s * svd.to_spectral_x(x))
+    z = normal(2, s.numel(), dtype=x.dtype, seed=9)
+    torch.testing.assert_close(svd.to_spectral_x(svd.from_spectral_x(z)), z)
+    torch.testing.assert_close(svd.to_spectral_y(svd.from_spectral_y(z)), z)
+    assert dot(svd.from_spectral_x(z), x) == pytest.approx(dot(z, svd.to_spectral_x(x)))
+
+
+def test_wrong_input_is_refused(case):
+    A, shape = case
+    x = draw(A, shape, 2)
+    with pytest.raises(TypeError, match="int64"):
+        A(torch.zeros(2, *shape, dtype=torch.int64))
+    with pytest.raises(TypeError, match="bool"):
+        A.adjoint(torch.zeros(A(x).shape, dtype=torch.bool))
+    with pytest.raises(TypeError, match=r"torch\.Tensor"):
+        A(x.numpy())
+    if A.event_field == "real":
+        with pytest.raises(TypeError, match="imaginary"):
+            A(x.to(torch.complex128))
+    if A.event_shape is not None or A.event_ndim is not None:
+        with pytest.raises(ValueError, match="expected"):
+            A(x[..., None])
+        with pytest.raises(ValueError, match="batch axis"):
+            A(x[0])
+    if A.event_shape is not None:
+        with pytest.raises(ValueError, match="expected"):
+            A(torch.cat([x, x], dim=-1))
+    with pytest.raises(ValueError, match="empty"):
+        A(x[:0])
+    with pytest.raises(ValueError, match="negative"):
+        A.solve(A(x), 1.0, -0.1)
+    with pytest.raises(ValueError, match="broadcast"):
+        A.solve(A(x), 1.0, torch.ones(99))
+    with pytest.raises(ValueError, match="multiple of the identity"):
+        A.solve(A(x), torch.ones(5), 1.0)
+
+
+# ---- oracles --------------------------------------------------------------------------------
+
+MODES = {"circular": "wrap", "reflect": "mirror", "replicate": "nearest", "constant": "constant"}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (2, 4), (5, 2), (13, 12), (21, 30)])
+@pytest.mark.parametrize("padding", [*MODES, "valid"])
+def test_blur_equals_scipy(size, padding):
+    x, k = normal(2, 3, 23, 31), normal(*size, seed=1)
+    y = fm.Blur(k, padding)(x).numpy()
+    for b in range(2):
+        for c in range(3):
+            image, kernel = x[b, c].numpy(), k.numpy()
+            if padding == "valid":
+                expected = signal.convolve2d(image, kernel, mode="valid")
+            else:
+                expected = ndimage.convolve(image, kernel, mode=MODES[padding])
+            np.testing.assert_allclose(y[b, c], expected, atol=1e-12)
+
+
+def test_kernels():
+    for k in (fm.gaussian_kernel(1.3), fm.gaussian_kernel(2.0, 8), fm.motion_kernel(7.5, 30)):
+        assert float(k.sum()) == pytest.approx(1)
+        torch.testing.assert_close(k, k.flip(0, 1))
+    assert fm.gaussian_kernel(1.0).shape == (7, 7)
+    variance = (torch.arange(-6, 7) ** 2 * fm.gaussian_kernel(2.0).sum(0)).sum()
+    assert float(variance) == pytest.approx(4, rel=0.02)
+    flat = fm.motion_kernel(5, 0)
+    assert float(flat[3].sum()) == pytest.approx(1)
+    torch.testing.assert_close(fm.motion_kernel(5, 90), flat.T, atol=1e-12, rtol=0)
+    up = fm.motion_kernel(9, 45)
+    assert float(up[0, -1] + up[1, -2]) > float(up[0, 0] + up[1, 1])
+
+
+def test_downsampling_equals_its_definition():
+    x = normal(2, 3, 8, 12)
+    means = x.reshape(2, 3, 2, 4, 3, 4).mean((3, 5))
+    torch.testing.assert_close(fm.Downsampling(4)(x), means)
+    expected = fm.Blur(KERNEL)(x)[..., ::4, ::4]
+    torch.testing.assert_close(fm.Downsampling(4, KERNEL)(x), expected)
+    with pytest.raises(ValueError, match="factor 5 must divide"):
+        fm.Downsampling(5)(x)
+    with pytest.raises(ValueError, match="known: 'box'"):
+        fm.Downsampling(2, "bicubic")
+
+
+def test_mask_equals_its_definition():
+    x = normal(2, 3, 9, 7)
+    A = fm.Inpainting(SOFT)
+    torch.testing.assert_close(A(x), x * SOFT.double())
+    assert A.measured.dtype == torch.bool
+    assert A(x.to(torch.complex128)).is_complex()
+    with pytest.raises(ValueError, match="agree in height and width"):
+        A(normal(2, 3, 7, 9))
+
+
+@pytest.mark.parametrize(
+    ("mask", "match"),
+    [
+        (torch.zeros(4, 4), "zero everywhere"),
+        (torch.full((4, 4), 1.5), r"\[0, 1\]"),
+        (torch.tensor([[1.0, float("nan")]]), r"index \(0, 1\)"),
+        (torch.tensor(1.0), "shape"),
+    ],
+)
+def test_bad_masks(mask, match):
+    with pytest.raises(ValueError, match=match):
+        fm.Inpainting(mask)
+
+
+def test_mask_makers():
+    mask = fm.random_mask((10, 10), 0.37, rng())
+    assert int(mask.sum()) == 37
+    assert torch.equal(mask, fm.random_mask((10, 10), 0.37, rng()))
+    box = fm.box_mask((3, 10, 10), 2, 3, 4, 5)
+    assert int((~box).sum()) == 3 * 20
+    assert not bool(box[0, 2, 3])
+    with pytest.raises(ValueError, match="inside"):
+        fm.box_mask((10, 10), 8, 0, 4, 4)
+    with pytest.raises(TypeError, match="bool"):
+        fm.Inpainting(torch.ones(3, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("padding", ["circular", "reflect", "replicate", "constant", "valid"])
+def test_blur_equals_deepinv(padding):
+    physics = pytest.importorskip("deepinv").physics
+    x, k = normal(1, 3, 16, 21, dtype=torch.float32), fm.gaussian_kernel(1.5).float()
+    k = k * torch.linspace(0.5, 1, 11)
+    expected = physics.Blur(filter=k[None, None], padding=padding)(x)
+    torch.testing.assert_close(fm.Blur(k, padding)(x), expected, rtol=1e-5, atol=1e-6)
+
+
+# ---- algebra --------------------------------------------------------------------------------
+
+
+def test_algebra_equals_matrices():
+    a, b, c = normal(4, 5, seed=1), normal(5, 6, seed=2), normal(4, 6, seed=3)
+    A, B, C = (fm.MatrixOperator(m) for m in (a, b, c))
+    x = normal(2, 6, seed=5)
+    torch.testing.assert_close((A @ B + 2 * C)(x), x @ (a @ b + 2 * c).T)
+    torch.testing.assert_close((A @ B - C).T(normal(2, 4)), normal(2, 4) @ (a @ b - c))
+    S = fm.Stack([B, C])
+    torch.testing.assert_close(S(x), x @ torch.cat([b, c]).T)
+    assert [p.shape for p in S.split(S(x))] == [(2, 5), (2, 4)]
+    with pytest.raises(ValueError, match="do not fit"):
+        A @ C
+    with pytest.raises(ValueError, match="do not fit"):
+        B + C
+    with pytest.raises(ValueError, match="do not fit"):
+        fm.Stack([A, B])
+    with pytest.raises(ValueError, match="do not fit"):
+        A + fm.MatrixOperator(a.to(torch.complex128))
+    with pytest.raises(TypeError):
+        A + 1
+
+
+def test_stack_of_images():
+    blur, mask = fm.Blur(KERNEL, "valid"), fm.Inpainting(SOFT)
+    with pytest.raises(ValueError, match="event_shape="):
+        fm.Stack([blur, mask])
+    S = fm.Stack([blur, mask], event_shape=(2, 9, 7))
+    x = normal(3, 2, 9, 7)
+    first, second = S.split(S(x))
+    torch.testing.assert_close(first, blur(x))
+    torch.testing.assert_close(second, mask(x))
+    assert S.measured.shape == S.measurement_shape
+    assert int(S.measured.sum()) == 2 * 7 * 4 + 2 * int((SOFT > 0).sum())
+
+
+def test_use_in_inference_mode_does_not_spoil_a_later_gradient():
+    for make, shape in OPERATORS.values():
+        A = make()
+        x = draw(A, shape, 1)
+        with torch.inference_mode():
+            A.adjoint(A(x.clone()))
+        x.requires_grad_()
+        torch.autograd.grad(A.adjoint(A(x)).abs().sum(), x)
+
+
+def test_torch_func():
+    for name in ("tomography", "mask", "blur-reflect", "matrix"):
+        make, shape = OPERATORS[name]
+        A = make()
+        x, v = normal(2, *shape), normal(2, *shape, seed=1)
+        y, pullback = torch.func.vjp(A, x)
+        torch.testing.assert_close(pullback(y)[0], A.adjoint(y))
+        torch.testing.assert_close(torch.func.jvp(A, (x,), (v,))[1], A(v))
+        xs = normal(4, 2, *shape)
+        torch.testing.assert_close(torch.func.vmap(A)(xs), torch.stack([A(one) for one in xs]))
+        torch.testing.assert_close(A(x), y)
+
+
+# ---- conjugate gradients --------------------------------------------------------------------
+
+
+def systems(batch=4, n=12, seed=0):
+    factor = normal(batch, n, n, seed=seed)
+    shift = torch.tensor([1e-3, 1e-1, 1.0, 10.0], dtype=torch.float64)[:batch]
+    K = factor @ factor.mT / n + shift[:, None, None] * torch.eye(n, dtype=torch.float64)
+    return K, normal(batch, n, seed=seed + 1)
+
+
+def test_cg_equals_the_dense_solution():
+    K, b = systems()
+    v, info = fm.conjugate_gradients(lambda p: (K @ p[..., None])[..., 0], b, tolerance=1e-12)
+    torch.testing.assert_close(v, torch.linalg.solve(K, b), rtol=1e-8, atol=1e-10)
+    assert bool(info.converged.all())
+    assert len(set(info.iterations.tolist())) > 1
+    _, again = fm.conjugate_gradients(lambda p: (K @ p[..., None])[..., 0], b, start=v)
+    assert again.iterations.tolist() == [0, 0, 0, 0]
+
+
+def test_cg_of_a_sample_does_not_see_its_batch_mates():
+    K, b = systems()
+    v, info = fm.conjugate_gradients(lambda p: (K @ p[..., None])[..., 0], b)
+    for i in range(4):
+        alone, one = fm.conjugate_gradients(lambda p, k=K[i]: p @ k, b[i : i + 1])
+        assert abs(int(one.iterations) - int(info.iterations[i])) <= 1
+        torch.testing.assert_close(alone[0], v[i], rtol=1e-7, atol=1e-9)
+
+
+def test_cg_sees_an_image_as_one_vector():
+    A = fm.Blur(fm.gaussian_kernel(1.0), "reflect")
+    r = normal(2, 2, 6, 5)
+    v = A.solve(r, lambda x: x, 0.1, tolerance=1e-12)
+    columns = A(torch.eye(60, dtype=torch.float64).reshape(60, 2, 6, 5)).flatten(1)
+    dense = columns.T @ columns + 0.1 * torch.eye(60, dtype=torch.float64)
+    torch.testing.assert_close(v.flatten(1), torch.linalg.solve(dense, r.flatten(1).T).T)
+
+
+def test_cg_edge_cases():
+    K, b = systems()
+    b = b * torch.tensor([1.0, 0.0, 1.0, 1.0])[:, None]
+    v, info = fm.conjugate_gradients(lambda p: (K @ p[..., None])[..., 0], b)
+    assert torch.equal(v[1], torch.zeros(12, dtype=torch.float64))
+    assert int(info.iterations[1]) == 0
+    _, info = fm.conjugate_gradients(lambda p: -p, b)
+    assert info.converged.tolist() == [False, True, False, False]
+
+    def poisoned(p):
+        out = (K @ p[..., None])[..., 0]
+        out[0] = float("nan")
+        return out
+
+    v, info = fm.conjugate_gradients(poisoned, b)
+    assert bool(torch.isfinite(v).all())
+    assert info.converged.tolist() == [False, True, True, True]
+    with pytest.raises(ValueError, match="start has shape"):
+        fm.conjugate_gradients(lambda p: p, b, start=b[:1])
+    hard = fm.MatrixOperator(torch.diag(torch.logspace(0, -6, 40, dtype=torch.float64)))
+    with pytest.warns(RuntimeWarning, match="relative residual"):
+        hard.solve(normal(1, 40).float(), lambda x: x, 1e-12)
+
+
+def test_noiseless_closed_forms_are_the_minimal_norm_solution():
+    for A, shape in (
+        (fm.MatrixOperator(normal(3, 6)), (6,)),
+        (fm.Inpainting(torch.tensor([1.0, 0.0, 0.5])), (3,)),
+        (fm.Downsampling(2, image_shape=(1, 4, 4)), (1, 4, 4)),
+    ):
+        y = A(normal(1, *shape))
+        x = A.adjoint(A.solve(y, 1.0, 0.0))
+        torch.testing.assert_close(A(x), y)
