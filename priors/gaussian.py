@@ -71,7 +71,7 @@ class Gaussian(Parameters, Prior):
 
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (*event) and dense covariance (D, D), in float64."""
-        return self._mean, self.C.dense()
+        return self._mean, self.C.dense().to(self._mean)
 
     def log_density(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """log p_sigma(x) in nats, (B,): the density of x0 + sigma eps, exact.
@@ -79,7 +79,7 @@ class Gaussian(Parameters, Prior):
         Raises ValueError at sigma = 0 where the covariance is singular.
         """
         self.check_input(x)
-        s2 = self.check_sigma(sigma, x).flatten() ** 2
+        s2 = _variance(self.check_sigma(sigma, x))
         residual = x - self.like(x)._mean
         distance = (residual * self.C.solve(residual, s2)).reshape(x.shape[0], -1).sum(-1)
         return -(distance + self.C.logdet(s2) + self.C.size * math.log(2 * math.pi)) / 2
@@ -114,14 +114,14 @@ class Gaussian(Parameters, Prior):
         """
         if isinstance(self.C, Diagonal) and (masked := mask_of(model, self._mean)) is not None:
             data, variance = read_mask(model, y, masked)
-            c = self.C.eigenvalues.reshape(self.event_shape)
+            c = self.C.eigenvalues.to(self._mean).reshape(self.event_shape)
             gain = torch.where(masked & (c > 0), shrinkage(c, variance), torch.zeros_like(c))
             mean = self._mean + gain * torch.where(masked, data - self._mean, 0.0)
             left = torch.where(masked, shrinkage(variance, c), 1.0) * c
             posterior = Gaussian(mean, left, data_range=self.data_range)
         else:
             linear = read_model(model, y, self._mean)
-            flat, matrix = condition(self._mean.flatten(), self.C.dense(), linear)
+            flat, matrix = condition(self._mean.flatten(), self.moments()[1], linear)
             mean = flat.reshape(self.event_shape)
             posterior = Gaussian(mean, matrix, data_range=self.data_range)
         posterior.dtype = self.dtype
@@ -130,16 +130,22 @@ class Gaussian(Parameters, Prior):
     def log_evidence(self, model: Any, y: Tensor) -> Tensor:
         """log p(y) = log N(y; A m, A C A^T + S) over the measured entries, a float64 scalar."""
         linear = read_model(model, y, self._mean)
-        return log_evidence(self._mean.flatten(), self.C.dense(), linear)
+        return log_evidence(self._mean.flatten(), self.moments()[1], linear)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         mean = self.like(x)._mean
-        x0 = mean + self.C.shrink(x - mean, sigma.flatten() ** 2)
+        x0 = mean + self.C.shrink(x - mean, _variance(sigma))
         return torch.where(sigma > 0, x0, x)
 
     def _score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return -self.C.solve(x - self.like(x)._mean, sigma.flatten() ** 2)
+        return -self.C.solve(x - self.like(x)._mean, _variance(sigma))
 
     def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
-        s2 = sigma**2
-        return self._denoise(x, sigma), lambda v: s2 * self.C.shrink(v, s2.flatten())
+        s2 = _variance(sigma)
+        return self._denoise(x, sigma), lambda v: sigma**2 * self.C.shrink(v, s2)
+
+
+def _variance(sigma: Tensor) -> Tensor:
+    """sigma^2 (B,), or (1,) where sigma is one value seen B times: work on it is done once."""
+    level = sigma.flatten() ** 2
+    return level[:1] if sigma.stride(0) == 0 else level

@@ -105,9 +105,7 @@ class Prior(ABC):
         nested = x.requires_grad
 
         def product(v: Tensor) -> Tensor:
-            (jacobian_v,) = torch.autograd.grad(
-                x0, leaf, v, retain_graph=True, create_graph=nested
-            )
+            (jacobian_v,) = torch.autograd.grad(x0, leaf, v, retain_graph=True, create_graph=nested)
             return sigma**2 * jacobian_v
 
         return (x0 if x.requires_grad else x0.detach()), product
