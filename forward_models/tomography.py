@@ -130,45 +130,44 @@ class Tomography(LinearOperator):
         for |t| <= |a - b| / 2, zero from (a + b) / 2 on, linear between, with a = dx |cos| and
         b = dy |sin|, and its area is dx * dy. So each pixel meets the few rays inside (a + b) / 2.
         """
+        import numpy as np
+        from scipy.sparse import coo_array
+
         assert self.event_shape is not None
         _, height, width = self.event_shape
         (dy, dx), bins, spacing = self.pixel_spacing, self.detectors, self.detector_spacing
-        y = (torch.arange(height, dtype=torch.float64) - self.axis[0]) * dy
-        x = (torch.arange(width, dtype=torch.float64) - self.axis[1]) * dx
-        pixel = torch.arange(height * width, dtype=torch.int32)
-        counts, columns, values = [], [], []
-        for angle in torch.deg2rad(self.angles).tolist():
+        y = (np.arange(height) - self.axis[0]) * dy
+        x = (np.arange(width) - self.axis[1]) * dx
+        rows, columns, values = [], [], []
+        for a, angle in enumerate(np.deg2rad(self.angles.numpy())):
             cos, sin = math.cos(angle), math.sin(angle)
-            a, b = dx * abs(cos), dy * abs(sin)
-            wide = max(a, b)
+            wide, narrow = sorted((dx * abs(cos), dy * abs(sin)), reverse=True)
             # A ray along a pixel border belongs half to either side: a steep edge, not a step.
-            edge = max(min(a, b), 1e-9 * wide)
+            edge = max(narrow, 1e-9 * wide)
             reach = (wide + edge) / 2
-            s = (cos * x[None, :] - sin * y[:, None]).flatten()
-            position = s / spacing + self.detector_axis
-            first = torch.ceil(position - reach / spacing)
-            rays, pixels, lengths = [], [], []
-            for k in range(math.floor(2 * reach / spacing) + 1):
-                ray = first + k
-                distance = ((ray - position) * spacing).abs_()
-                length = ((reach - distance) / edge).clamp_(0, 1).mul_(dx * dy / wide)
-                hit = (length > 0) & (ray >= 0) & (ray < bins)
-                rays.append(ray[hit].to(torch.int32))
-                pixels.append(pixel[hit])
-                lengths.append(length[hit])
-            ray_index, pixel_index = torch.cat(rays), torch.cat(pixels)
-            # One key sorts by ray and, inside each ray, by pixel.
-            order = torch.argsort(ray_index.to(torch.int64) * shape[1] + pixel_index)
-            counts.append(torch.bincount(ray_index, minlength=bins))
-            columns.append(pixel_index[order])
-            values.append(torch.cat(lengths)[order])
-        pointers = torch.cat([torch.zeros(1, dtype=torch.int64), torch.cat(counts).cumsum(0)])
-        if int(pointers[-1]) > torch.iinfo(torch.int32).max:
+            position = np.add.outer(-sin * y, cos * x).ravel() / spacing + self.detector_axis
+            first = np.ceil(position - reach / spacing)
+            # One row per pixel: the entries then come in ascending order of the pixels.
+            ray = first[:, None] + np.arange(math.floor(2 * reach / spacing) + 1)
+            length = (reach - np.abs(ray - position[:, None]) * spacing) / edge
+            hit = (length > 0) & (ray >= 0) & (ray < bins)
+            rows.append((ray[hit] + a * bins).astype(np.int32))
+            columns.append(np.nonzero(hit)[0].astype(np.int32))
+            values.append(np.minimum(length[hit], 1) * (dx * dy / wide))
+        entries = sum(map(len, values))
+        if entries > np.iinfo(np.int32).max:
             raise ValueError(
-                f"the system matrix has {int(pointers[-1])} entries, more than 2^31 - 1; use "
-                "fewer angles or pixels, or stack operators with a part of the angles each"
+                f"the system matrix has {entries} entries, more than 2^31 - 1; use fewer angles "
+                "or pixels, or stack operators with a part of the angles each"
             )
-        return SparseMatrix(pointers.to(torch.int32), torch.cat(columns), torch.cat(values), shape)
+        index = (np.concatenate(rows), np.concatenate(columns))
+        matrix = coo_array((np.concatenate(values), index), shape=shape).tocsr()
+        return SparseMatrix(
+            torch.from_numpy(matrix.indptr),
+            torch.from_numpy(matrix.indices),
+            torch.from_numpy(matrix.data),
+            shape,
+        )
 
     def _apply(self, x: Tensor) -> Tensor:
         assert self.measurement_shape is not None
