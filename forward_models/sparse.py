@@ -31,6 +31,10 @@ class SparseMatrix:
         self._transposed: tuple[Tensor, Tensor, Tensor] | None = None
         self._ready: dict[tuple[bool, torch.dtype, torch.device], Tensor] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and other processes build their own: torch cannot deep-copy compressed rows.
+        return self.__dict__ | {"_transposed": None, "_ready": {}}
+
     def product(self, x: Tensor, transpose: bool = False) -> Tensor:
         """S x, or S^T x: (N, B) to (M, B), or (M, B) to (N, B)."""
         result: Tensor = _Product.apply(self, x, transpose)

@@ -1,6 +1,8 @@
 """The operator contract, run over one list; then each family against an independent library."""
 
+import copy
 import math
+import pickle
 from collections.abc import Callable
 
 import numpy as np
@@ -322,6 +324,16 @@ def test_downsampling_equals_its_definition():
         fm.Downsampling(2, "bicubic")
 
 
+@pytest.mark.parametrize("factor", [2, 4])
+def test_downsampling_equals_deepinv(factor):
+    physics = pytest.importorskip("deepinv").physics
+    x, k = normal(2, 3, 16, 24, dtype=torch.float32), normal(5, 4, seed=1).float()
+    other = physics.Downsampling(
+        img_size=(3, 16, 24), factor=factor, filter=k[None, None], padding="circular"
+    )
+    torch.testing.assert_close(fm.Downsampling(factor, k)(x), other(x), rtol=1e-5, atol=1e-5)
+
+
 def test_mask_equals_its_definition():
     x = normal(2, 3, 9, 7)
     A = fm.Inpainting(SOFT)
@@ -426,6 +438,15 @@ def test_torch_func():
         xs = normal(4, 2, *shape)
         torch.testing.assert_close(torch.func.vmap(A)(xs), torch.stack([A(one) for one in xs]))
         torch.testing.assert_close(A(x), y)
+
+
+def test_copies_and_pickles(case):
+    A, shape = case
+    x = draw(A, shape, 2)
+    y = A(x)
+    A.adjoint(y)
+    assert torch.equal(copy.deepcopy(A)(x), y)
+    assert torch.equal(pickle.loads(pickle.dumps(A)).adjoint(y), A.adjoint(y))
 
 
 # ---- conjugate gradients --------------------------------------------------------------------
