@@ -79,6 +79,17 @@ class TimeDependent(ABC):
             sigma: noise level in data units, a number or (B,).
         """
 
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """Return y with its batch axis; a single number becomes (1,). Models refine the check.
+
+        Raises TypeError if y is no tensor, ValueError if it is empty, NaN or infinite.
+        """
+        check_tensor("y", y)
+        y = y.reshape(1) if y.ndim == 0 else y
+        check_batched("y", y, None, None)
+        check_finite("y", y)
+        return y
+
 
 def check_pair(y: Tensor, prediction: Tensor) -> None:
     """Refuse a measurement that cannot be compared with the prediction (B, *measurement) from x.
