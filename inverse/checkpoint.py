@@ -74,16 +74,18 @@ class Checkpoint:
             raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
         return x, x0, int(meta["steps"])
 
-    def save(
-        self, number: int, x: Tensor, x0: Tensor, steps: int, final: bool = False
-    ) -> None:
+    def save(self, number: int, x: Tensor, x0: Tensor, steps: int, final: bool = False) -> None:
         """Keep x (B, *event) after `steps` steps; at most every PERIOD seconds unless final."""
         from safetensors.torch import save_file
 
         if not final and time.monotonic() - self._last < PERIOD:
             return
         self._last = time.monotonic()
-        meta = {"key": self.key, "steps": str(steps), "sha256": fingerprint(x.detach(), x0.detach())}
+        meta = {
+            "key": self.key,
+            "steps": str(steps),
+            "sha256": fingerprint(x.detach(), x0.detach()),
+        }
         temporary = self.folder / f"batch{number:05d}.{os.getpid()}.tmp"
         state = {"x": x, "x0": x0}
         # Copies: at a last step x and x0 are one tensor, which the format refuses.
@@ -92,4 +94,3 @@ class Checkpoint:
         with open(temporary, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(temporary, self._path(number))
-

@@ -144,8 +144,12 @@ def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tenso
     others = tuple((m, y) for m, y in factors if not isinstance(m, LinearGaussian))
     batch = max(y.shape[0] for _, y in linear)
     flat = [y.expand(batch, *y.shape[1:]).flatten(1) for _, y in linear]
-    noise = [torch.as_tensor(m.sigma).expand(y.shape[1:]).flatten() for m, y in linear]
-    operator = Stack([m.operator for m, _ in linear])
+    noise = [
+        torch.as_tensor(m.sigma, dtype=torch.float64).expand(y.shape[1:]).flatten()
+        for m, y in linear
+    ]
+    shape = next(s for s in (_event_shape(m, y) for m, y in linear) if s is not None)
+    operator = Stack([m.operator for m, _ in linear], event_shape=shape)
     return ((LinearGaussian(operator, torch.cat(noise)), torch.cat(flat, 1)), *others)
 
 

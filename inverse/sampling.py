@@ -13,8 +13,8 @@ from torch import Tensor
 from priors import Prior, geometric
 from priors.prior import CovarianceProduct, event_size
 
-from .methods import Recipe, choose, find, methods
 from .checkpoint import Checkpoint, fingerprint
+from .methods import Recipe, choose, find, methods
 from .posterior import Posterior
 from .randomness import check_seed
 from .result import Samples, measurement_fit
@@ -88,7 +88,7 @@ def sample(
         Samples, whose `.x` is (n, *event_shape).
     Raises:
         ValueError, TypeError: bad arguments, or a method that cannot sample this posterior, with
-        the methods that can. samplers.Divergence: a run that blew up.
+        the methods that can. samplers.DivergenceError: a run that blew up.
     """
     if not isinstance(posterior, Prior):
         raise TypeError(f"posterior must be a Prior or Posterior, got {type(posterior).__name__}")

@@ -1,4 +1,4 @@
-"""The sampler's frame: walk a prior down a grid of noise levels. It sees a Prior and nothing else."""
+"""The frame of all samplers: walk a Prior, and nothing else, down a grid of noise levels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from priors import Prior
 from ..randomness import NoiseStream
 
 
-class Divergence(FloatingPointError):
+class DivergenceError(FloatingPointError):
     """A run that left the finite numbers; the message says at which step and what to try."""
 
 
@@ -89,25 +89,26 @@ class Sampler(ABC):
             noise: another source of noise, with `normal(step)`.
             callback: called after every step with a `Step`.
         Raises:
-            Divergence: values that are not finite, or larger than a million times the scale.
+            DivergenceError: values that are not finite, or larger than a million times the scale.
         """
-        indices = range(n) if indices is None else indices
         if start is not None:
             prior.check_input(start)
             n, dtype, device = start.shape[0], start.dtype, start.device
         if n < 1:
             raise ValueError(f"n must be at least 1, got {n}")
-        noise = noise or NoiseStream(seed, list(indices)[:n], prior.event_shape, dtype, device)
+        indices = range(n) if indices is None else indices
+        if len(indices) != n:
+            raise ValueError(f"{n} samples need {n} indices, got {len(indices)}")
+        noise = noise or NoiseStream(seed, indices, prior.event_shape, dtype, device)
         x = prior.initial(noise.normal(0), float(self.levels[0])) if start is None else start
+        bound = 1e6 * max(float(self.levels[0]), float(x.abs().max()))
         total = len(self.levels) - 1
         for k in range(first_step, total):
             sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
             before = None if history is None else (float(self.levels[k - 1]), history)
-            x, x0 = self._step(
-                prior, x, sigma, sigma_next, lambda k=k: noise.normal(k + 1), before
-            )
+            x, x0 = self._step(prior, x, sigma, sigma_next, lambda k=k: noise.normal(k + 1), before)
             history = x0
-            self._check(x, k, sigma_next)
+            self._check(x, k, sigma_next, bound)
             if callback is not None:
                 callback(Step(k + 1, total, sigma_next, x, x0))
         return x
@@ -128,11 +129,10 @@ class Sampler(ABC):
         before, for multistep methods.
         """
 
-    def _check(self, x: Tensor, k: int, sigma: float) -> None:
-        bound = 1e6 * max(float(self.levels[0]), 1.0)
-        bad = ~(x.abs().flatten(1).amax(1) < bound)  # also true where not a number
+    def _check(self, x: Tensor, k: int, sigma: float, bound: float) -> None:
+        bad = ~(x.abs().reshape(len(x), -1).amax(1) < bound)  # also true where not a number
         if bool(bad.any()):
-            raise Divergence(
+            raise DivergenceError(
                 f"the run diverged at step {k + 1}/{len(self.levels) - 1}, sigma = {sigma:.4g}, "
                 f"samples {bad.nonzero().flatten().tolist()} of the batch; try more steps, a "
                 "larger measurement sigma, or a method with a covariance (mmps)"

@@ -1,0 +1,237 @@
+"""Likelihoods at every noise level, against closed forms and against differentiation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from problems import DOUBLE, Component, problem
+
+import priors
+from forward_models import (
+    Blur,
+    ForwardModel,
+    Inpainting,
+    LinearGaussian,
+    MatrixOperator,
+    gaussian_kernel,
+)
+from inverse.likelihoods import (
+    Exact,
+    GaussianLift,
+    Isotropic,
+    Moments,
+    NormalizedPlugIn,
+    PlugIn,
+    Tweedie,
+    Zero,
+)
+
+
+def moments(prior: priors.Prior, x: torch.Tensor, sigma: float) -> Moments:
+    x0, product = prior.covariance(x, sigma)
+    level = torch.full((x.shape[0], *[1] * (x.ndim - 1)), sigma, dtype=x.dtype)
+    return Moments(x, level, x0, product, exact=prior.exact_covariance)
+
+
+LIFTS = {
+    "zero": lambda m, y: GaussianLift(m, y, Zero()),
+    "plug-in": PlugIn,
+    "isotropic": lambda m, y: GaussianLift(m, y, Isotropic(s=math.sqrt(0.7))),
+    "isotropic, wide": lambda m, y: GaussianLift(m, y, Isotropic()),
+    "isotropic, no Jacobian": lambda m, y: GaussianLift(
+        m, y, Isotropic(s=math.sqrt(0.7)), jacobian=False
+    ),
+    "tweedie": lambda m, y: GaussianLift(m, y, Tweedie()),
+    "normalized": lambda m, y: NormalizedPlugIn(m, y, zeta=1.0, schedule=priors.VP(), steps=1000),
+}
+every_lift = pytest.mark.parametrize("lift", LIFTS.values(), ids=LIFTS.keys())
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0, 10.0])
+def test_tweedie_is_exact_for_gaussian_priors(sigma):
+    """Score and log-likelihood against the closed form p_sigma(y | x)."""
+    prior, model, y, x = problem()
+    lift, given = GaussianLift(model, y, Tweedie()), moments(prior, x, sigma)
+    posterior = prior.condition(model, y)
+    exact = posterior.denoise(x, sigma) - prior.denoise(x, sigma)
+    assert torch.allclose(lift.shift(given), exact, rtol=1e-6, atol=1e-9)
+    # log p_sigma(y | x) = log p_sigma(x | y) + log p(y) - log p_sigma(x)
+    evidence = priors.Mixture(
+        prior.mean[None], prior.C.dense()[None], torch.ones(1, dtype=DOUBLE)
+    ).log_evidence(model, y)
+    expected = posterior.log_density(x, sigma) + evidence - prior.log_density(x, sigma)
+    assert torch.allclose(lift.log_likelihood(given), expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+@pytest.mark.parametrize("sigma", [0.01, 0.5, 5.0])
+def test_isotropic_is_exact_for_isotropic_gaussian_priors(sigma, jacobian):
+    prior, model, y, x = problem(isotropic=True)
+    lift = GaussianLift(model, y, Isotropic(s=math.sqrt(0.7)), jacobian)
+    exact = prior.condition(model, y).denoise(x, sigma) - prior.denoise(x, sigma)
+    assert torch.allclose(lift.shift(moments(prior, x, sigma)), exact, rtol=1e-8, atol=1e-10)
+
+
+def test_isotropic_and_zero_are_not_exact_for_correlated_priors():
+    prior, model, y, x = problem()
+    exact = prior.condition(model, y).denoise(x, 1.0) - prior.denoise(x, 1.0)
+    for name in ("zero", "isotropic", "isotropic, no Jacobian", "normalized"):
+        shift = LIFTS[name](model, y).shift(moments(prior, x, 1.0))
+        assert (shift - exact).norm() > 0.05 * exact.norm(), name
+
+
+@pytest.mark.parametrize("name", ["zero", "plug-in", "isotropic", "tweedie"])
+def test_every_lift_tends_to_the_likelihood_as_sigma_falls(name):
+    prior, model, y, x = problem()
+    sigma = 1e-4
+    at = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.log_likelihood(y, at).sum(), at)
+    shift = LIFTS[name](model, y).shift(moments(prior, x, sigma))
+    assert torch.allclose(shift / sigma**2, gradient, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["zero", "plug-in", "isotropic", "tweedie"])
+@pytest.mark.parametrize("sigma", [0.2, 2.0])
+def test_the_shift_is_the_gradient_of_the_log_likelihood(name, sigma):
+    """On a Gaussian prior, whose covariance does not depend on x, shift = sigma^2 grad log p."""
+    prior, model, y, x = problem()
+    lift = LIFTS[name](model, y)
+    at = x.clone().requires_grad_()
+    given = moments(prior, at, sigma)
+    (gradient,) = torch.autograd.grad(lift.log_likelihood(given).sum(), at)
+    assert torch.allclose(lift.shift(moments(prior, x, sigma)), sigma**2 * gradient, rtol=1e-6)
+
+
+@every_lift
+def test_a_sample_does_not_depend_on_its_batch(lift):
+    prior, model, y, x = problem()
+    likelihood = lift(model, y)
+    together = likelihood.shift(moments(prior, x, 0.6))
+    for i in range(len(x)):
+        alone = likelihood.shift(moments(prior, x[i : i + 1], 0.6))
+        assert torch.allclose(together[i : i + 1], alone, rtol=1e-10, atol=1e-12)
+
+
+@every_lift
+def test_image_shaped_measurements_are_solved_whole(lift):
+    """An image-shaped y gives the shift of the same problem written as a matrix."""
+    g = torch.Generator().manual_seed(2)
+    operator = Blur(gaussian_kernel(0.8, 3).to(DOUBLE), padding="constant")
+    matrix = operator(torch.eye(20, dtype=DOUBLE).reshape(20, 1, 4, 5)).reshape(20, 20).T
+    x = torch.randn(2, 1, 4, 5, generator=g, dtype=DOUBLE)
+    y = torch.randn(1, 1, 4, 5, generator=g, dtype=DOUBLE)
+    root = torch.randn(20, 20, generator=g, dtype=DOUBLE)
+    covariance = root @ root.T / 20 + 0.1 * torch.eye(20, dtype=DOUBLE)
+    image = priors.Gaussian(torch.zeros(1, 4, 5, dtype=DOUBLE), covariance)
+    flat = priors.Gaussian(torch.zeros(20, dtype=DOUBLE), covariance)
+    a = lift(LinearGaussian(operator, 0.3), y).shift(moments(image, x, 0.7))
+    b = lift(LinearGaussian(MatrixOperator(matrix), 0.3), y.flatten(1)).shift(
+        moments(flat, x.flatten(1), 0.7)
+    )
+    # The published weight uses |A| from a power iteration, known to a few digits.
+    assert torch.allclose(a.flatten(1), b, rtol=1e-3, atol=1e-6)
+
+
+def test_unmeasured_entries_of_y_have_no_effect():
+    mask = torch.tensor([True, False, True, False, True, True])
+    prior, _, _, x = problem()
+    model = LinearGaussian(Inpainting(mask), 0.1)
+    y = torch.randn(1, 6, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    other = torch.where(mask, y, 77.0)
+    for name, lift in LIFTS.items():
+        a = lift(model, y).shift(moments(prior, x, 0.5))
+        b = lift(model, other).shift(moments(prior, x, 0.5))
+        assert torch.equal(a, b), name
+
+
+def test_tweedie_spends_one_product_an_iteration():
+    prior, model, y, x = problem()
+    for iterations in (1, 2, 3):
+        calls = []
+        x0, product = prior.covariance(x, 1.0)
+
+        def counted(v, product=product, calls=calls):
+            calls.append(1)
+            return product(v)
+
+        level = torch.full((3, 1), 1.0, dtype=DOUBLE)
+        GaussianLift(model, y, Tweedie(iterations)).shift(Moments(x, level, x0, counted))
+        assert len(calls) == iterations
+
+
+def test_tweedie_truncated_approaches_the_full_solve():
+    prior, model, y, x = problem()
+    given = moments(prior, x, 1.0)
+    full = GaussianLift(model, y, Tweedie()).shift(given)
+    errors = [
+        float((GaussianLift(model, y, Tweedie(k)).shift(given) - full).norm()) for k in (1, 2, 3, 4)
+    ]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-8  # four measurements: four iterations are exact
+
+
+def test_normalized_plug_in_is_the_published_update():
+    """x_t' <- ancestral(x_t) - zeta grad_{x_t} |y - A D|, where neither bound holds."""
+    prior, _, _, _ = problem(size=400, rows=4)
+    g = torch.Generator().manual_seed(5)
+    model = LinearGaussian(MatrixOperator(torch.eye(400, dtype=DOUBLE)), 0.01)
+    y = 3 * torch.randn(1, 400, generator=g, dtype=DOUBLE)
+    steps, schedule, zeta = 1000, priors.VP(), 0.3
+    t, t_next = torch.tensor([0.5]), torch.tensor([0.499])
+    alpha, alpha_next = float(schedule.alpha(t)), float(schedule.alpha(t_next))
+    sigma, sigma_next = float(schedule.sigma(t)), float(schedule.sigma(t_next))
+    x_t = torch.randn(2, 400, generator=g, dtype=DOUBLE, requires_grad=True)
+    residual = y - prior.denoise(x_t / alpha, sigma)
+    (gradient,) = torch.autograd.grad(residual.norm(dim=1).sum(), x_t)
+    published = -zeta * gradient  # of x_t' in the schedule's own coordinates
+    lift = NormalizedPlugIn(model, y, zeta=zeta, schedule=schedule, steps=steps)
+    shift = lift.shift(moments(prior, (x_t / alpha).detach(), sigma))
+    ours = alpha_next * (1 - sigma_next**2 / sigma**2) * shift
+    assert torch.allclose(ours, published, rtol=1e-3)
+
+
+def test_bad_pairs_are_refused_at_construction():
+    _, model, y, _ = problem()
+
+    class Clean(ForwardModel):
+        event_shape = (6,)
+
+        def log_likelihood(self, y, x):
+            return x.sum(1)
+
+        def simulate(self, x, generator=None):
+            return x
+
+    with pytest.raises(TypeError, match="needs a LinearGaussian"):
+        GaussianLift(Clean(), y, Zero())
+    with pytest.raises(TypeError, match="needs a LinearGaussian"):
+        NormalizedPlugIn(Clean(), y, zeta=1.0, schedule=priors.VP(), steps=10)
+    with pytest.raises(TypeError, match="needs a TimeDependent"):
+        Exact(model, y)
+    for covariance in (Zero(), Tweedie()):
+        with pytest.raises(ValueError, match="without the Jacobian"):
+            GaussianLift(model, y, covariance, jacobian=False)
+    with pytest.raises(ValueError, match="must be positive"):
+        NormalizedPlugIn(model, y, zeta=0.0, schedule=priors.VP(), steps=10)
+
+
+def test_the_log_likelihood_of_a_large_lift_is_refused():
+    prior = priors.Gaussian(torch.zeros(1, 70, 70), 1.0)
+    model = LinearGaussian(Inpainting(torch.ones(1, 70, 70, dtype=torch.bool)), 0.1)
+    given = moments(prior, torch.zeros(1, 1, 70, 70), 1.0)
+    with pytest.raises(ValueError, match="at most 4096"):
+        GaussianLift(model, torch.zeros(1, 1, 70, 70), Tweedie()).log_likelihood(given)
+
+
+def test_exact_gives_the_gradient_of_a_time_dependent_model():
+    means = torch.tensor([[-1.0, 0.0], [1.0, 0.5]], dtype=DOUBLE)
+    mixture = priors.Mixture(means, 0.2, torch.tensor([0.3, 0.7], dtype=DOUBLE))
+    x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    level = torch.full((4, 1), 0.8, dtype=DOUBLE)
+    shift = Exact(Component(mixture), torch.tensor([1])).shift(
+        Moments(x, level, mixture.denoise(x, 0.8))
+    )
+    alone = priors.Gaussian(means[1], 0.2)
+    assert torch.allclose(shift, alone.denoise(x, 0.8) - mixture.denoise(x, 0.8), atol=1e-10)

@@ -1,0 +1,224 @@
+"""The sampler contract: every sampler joins with one line of SAMPLERS."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+import priors
+from inverse.randomness import NoiseStream, check_seed
+from inverse.samplers import Ancestral, DivergenceError, EulerMaruyama, Heun, Multistep
+from inverse.sampling import Counted
+
+SAMPLERS = {
+    "euler-maruyama": EulerMaruyama,
+    "ancestral": Ancestral,
+    "ancestral eta 0.5": lambda levels: Ancestral(levels, eta=0.5),
+    "ddim": lambda levels: Ancestral(levels, eta=0.0),
+    "heun": Heun,
+    "multistep": Multistep,
+    "multistep eta 0": lambda levels: Multistep(levels, eta=0.0),
+}
+every_sampler = pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS.keys())
+
+DOUBLE = torch.float64
+
+
+def gaussian(*event_shape: int, variance: float = 1.3) -> priors.Gaussian:
+    return priors.Gaussian(torch.full(event_shape, 0.7, dtype=DOUBLE), variance)
+
+
+class Impulses:
+    """Noise whose sample k is 1 at step k and 0 elsewhere: a linear sampler's response."""
+
+    def __init__(self, steps: int) -> None:
+        self.rows = torch.eye(steps + 1, dtype=DOUBLE)
+
+    def normal(self, step: int) -> torch.Tensor:
+        return self.rows[:, step : step + 1]
+
+
+def moments(make, levels: torch.Tensor, prior: priors.Gaussian) -> tuple[float, float]:
+    """Mean and variance of a sampler's law on a 1-D Gaussian prior, without sampling error.
+
+    Every sampler is linear in (start, noise), so unit impulses give its law exactly.
+    """
+    steps = len(levels) - 1
+    spread = math.sqrt(float(prior.covariance(torch.zeros(1, 1, dtype=DOUBLE), 1e6)[1](
+        torch.ones(1, 1, dtype=DOUBLE))) + float(levels[0]) ** 2)  # fmt: skip
+    mean = float(prior.mean)
+    start = torch.full((steps + 1, 1), mean, dtype=DOUBLE)
+    start[0] += spread
+    response = make(levels)(prior, start=start, noise=Impulses(steps)) - mean
+    # Row 0 carries the start, row k the noise of step k; they add up in the variance.
+    baseline = make(levels)(prior, start=torch.full((1, 1), mean, dtype=DOUBLE), noise=Zeros())
+    return float(baseline), float((response**2).sum())
+
+
+class Zeros:
+    def normal(self, step: int) -> torch.Tensor:
+        return torch.zeros(1, 1, dtype=DOUBLE)
+
+
+@every_sampler
+def test_measured_order_equals_the_declared_one(make):
+    prior = gaussian(1)
+    low = 0.1
+    errors = []
+    for steps in (40, 80, 160, 320):
+        levels = priors.karras(steps, (low, 20.0))[:-1]
+        mean, variance = moments(make, levels, prior)
+        assert mean == pytest.approx(0.7, abs=1e-12)
+        errors.append(abs(variance - (1.3 + low**2)))
+    rates = [math.log2(a / b) for a, b in pairwise(errors)]
+    order = make([1.0, 0.0]).order
+    assert abs(rates[-1] - order) < 0.1, (rates, errors)
+
+
+@every_sampler
+def test_the_law_converges_to_the_posterior_of_a_prior_that_is_one(make):
+    """A sampler that ends at 0 has the variance of the prior, up to its discretisation."""
+    prior = gaussian(1, variance=0.04)
+    coarse = moments(make, priors.geometric(100, (1e-3, 30.0)), prior)[1] / 0.04
+    fine = moments(make, priors.geometric(400, (1e-3, 30.0)), prior)[1] / 0.04
+    assert abs(fine - 1) < abs(coarse - 1)
+    assert abs(fine - 1) < (0.03 if make([1.0, 0.0]).order == 1 else 1e-3)
+
+
+@every_sampler
+@pytest.mark.parametrize("event_shape", [(), (5,), (2, 3, 4), (1, 2, 3, 2)], ids=str)
+def test_any_event_shape(make, event_shape):
+    prior = gaussian(*event_shape)
+    x = make(priors.karras(6, prior.sigma_range))(prior, n=3, seed=1)
+    assert x.shape == (3, *event_shape)
+    assert bool(torch.isfinite(x).all())
+
+
+@every_sampler
+def test_a_sample_depends_on_seed_and_index_only(make):
+    prior = priors.Mixture(
+        torch.tensor([[-2.0, 0.0, 1.0], [2.0, 1.0, 0.0]], dtype=DOUBLE),
+        0.3,
+        torch.tensor([0.4, 0.6], dtype=DOUBLE),
+    )
+    sampler = make(priors.karras(8, prior.sigma_range))
+    many = sampler(prior, n=8, seed=3, dtype=DOUBLE)
+    few = sampler(prior, n=4, seed=3, dtype=DOUBLE)
+    alone = sampler(prior, n=1, seed=3, indices=[5], dtype=DOUBLE)
+    assert torch.allclose(many[:4], few, rtol=0, atol=1e-12)
+    assert torch.allclose(many[5:6], alone, rtol=0, atol=1e-12)
+    assert torch.equal(many, sampler(prior, n=8, seed=3, dtype=DOUBLE))
+    assert not torch.allclose(many, sampler(prior, n=8, seed=0, dtype=DOUBLE))
+
+
+@every_sampler
+def test_network_calls_are_the_declared_ones(make):
+    counted = Counted(gaussian(4))
+    sampler = make(priors.karras(7, (0.01, 10.0)))
+    sampler(counted, n=5)
+    last_is_euler = 1 if sampler.calls_per_step == 2 else 0
+    assert counted.network_calls == 7 * sampler.calls_per_step - last_is_euler
+    assert counted.jacobian_products == 0
+
+
+@every_sampler
+def test_going_on_from_any_step_gives_the_same_samples(make):
+    prior = gaussian(6)
+    sampler = make(priors.karras(6, (0.01, 10.0)))
+    states = []
+    whole = sampler(prior, n=2, seed=4, dtype=DOUBLE, callback=states.append)
+    for state in states[:-1]:
+        rest = sampler(prior, seed=4, start=state.x, first_step=state.index, history=state.x0)
+        assert torch.equal(rest, whole)
+    assert [s.index for s in states] == list(range(1, 7))
+    assert states[-1].sigma == 0
+    assert states[0].total == 6
+
+
+@every_sampler
+def test_the_global_random_state_is_untouched(make):
+    state = torch.get_rng_state()
+    make([1.0, 0.5, 0.0])(gaussian(3), n=2, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@every_sampler
+@pytest.mark.parametrize(
+    "levels", [[1.0], [1.0, 1.0], [0.5, 1.0], [1.0, -0.1], [float("nan"), 0.0], [[1.0, 0.0]]]
+)
+def test_bad_levels_are_refused(make, levels):
+    with pytest.raises(ValueError, match="levels must"):
+        make(levels)
+
+
+def test_divergence_names_step_level_and_sample():
+    class Broken(priors.Prior):
+        event_shape, sigma_range = (2,), (0.01, 1.0)
+
+        def _denoise(self, x, sigma):
+            second = (torch.arange(x.shape[0]) == 1)[:, None]
+            return torch.where(second & (sigma < 0.6), float("nan"), 0.0).expand(x.shape)
+
+    with pytest.raises(DivergenceError, match=r"step 2/3, sigma = 0.2, samples \[1\]"):
+        Ancestral([1.0, 0.5, 0.2, 0.1])(Broken(), n=3)
+
+
+def test_ancestral_refuses_what_it_cannot_mean():
+    with pytest.raises(ValueError, match="not both"):
+        Ancestral([1.0, 0.0], eta=1.0, zeta=0.5)
+    with pytest.raises(ValueError, match="eta must lie"):
+        Ancestral([1.0, 0.0], eta=1.5)
+    with pytest.raises(ValueError, match="zeta must lie"):
+        Ancestral([1.0, 0.0], zeta=-0.1)
+
+
+def test_ancestral_is_diffusers_ddpm_and_ddim():
+    """Step for step the published recursions, in the schedulers' own coordinates."""
+    diffusers = pytest.importorskip("diffusers")
+    prior = gaussian(4, variance=0.5)
+    for eta in (0.0, 1.0):
+        scheduler = diffusers.DDIMScheduler(
+            clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading"
+        )
+        scheduler.set_timesteps(20)
+        abar = scheduler.alphas_cumprod.double()
+        sigmas = ((1 - abar) / abar).sqrt()
+        levels = [float(sigmas[t]) for t in scheduler.timesteps] + [0.0]
+        noise = NoiseStream(7, range(3), (4,), DOUBLE)
+        x = noise.normal(0) * levels[0]
+        ours = Ancestral(levels, eta=eta)(prior, start=x, noise=noise)
+        x_t = x * abar[scheduler.timesteps[0]].sqrt()
+        for k, t in enumerate(scheduler.timesteps):
+            alpha = abar[t].sqrt()
+            x0 = prior.denoise(x_t / alpha, float(sigmas[t]))
+            eps = (x_t - alpha * x0) / (1 - abar[t]).sqrt()
+            x_t = scheduler.step(eps, t, x_t, eta=eta, variance_noise=noise.normal(k + 1))[0]
+        assert torch.allclose(ours, x_t, atol=1e-5)
+
+
+def test_noise_is_standard_normal_and_depends_on_index_step_and_seed():
+    stream = NoiseStream(5, range(400), (3,))
+    draws = torch.stack([stream.normal(k) for k in range(500)])  # crosses a block of steps
+    assert draws.mean().abs() < 5 / math.sqrt(draws.numel())
+    assert (draws.var() - 1).abs() < 5 * math.sqrt(2 / draws.numel())
+    flat = draws.permute(1, 0, 2).reshape(400, -1)
+    correlation = torch.corrcoef(flat) - torch.eye(400)
+    assert correlation.abs().max() < 6 / math.sqrt(flat.shape[1])
+    assert torch.equal(NoiseStream(5, [7], (3,)).normal(450), draws[450, 7:8])
+    assert not torch.equal(NoiseStream(6, [7], (3,)).normal(450), draws[450, 7:8])
+    wide = NoiseStream(5, [7], (3,), DOUBLE).normal(450)
+    assert torch.equal(wide, draws[450, 7:8].double())
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, "0", 2**63])
+def test_bad_seeds_are_refused(seed):
+    with pytest.raises(ValueError, match="seed must be"):
+        check_seed(seed)
+
+
+def test_seed_zero_is_a_seed_and_none_is_not():
+    assert check_seed(0) == 0
+    assert check_seed(None) != check_seed(None)

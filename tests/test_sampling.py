@@ -1,0 +1,298 @@
+"""The front door: methods against exact posteriors, counts, seeds, restarts and refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from problems import DOUBLE, Component, problem
+
+import inverse
+import priors
+from forward_models import ForwardModel, Inpainting, LinearGaussian, MatrixOperator
+from inverse.samplers import Heun
+
+
+def assert_moments(x, mean, covariance, errors: float = 5.0):
+    """Sample mean and covariance within `errors` standard errors of the stated ones."""
+    x, n = x.double().flatten(1), len(x)
+    variance = covariance.diagonal()
+    z_mean = (x.mean(0) - mean.flatten()) / (variance / n).sqrt()
+    spread = ((covariance**2 + torch.outer(variance, variance)) / n).sqrt()
+    z_covariance = (torch.cov(x.T) - covariance) / spread
+    assert z_mean.abs().max() < errors, z_mean
+    assert z_covariance.abs().max() < errors, z_covariance
+
+
+@pytest.mark.parametrize("method", ["exact", "mmps", None])
+def test_exact_and_mmps_reach_the_closed_form_of_a_gaussian_problem(method):
+    prior, model, y, _ = problem()
+    posterior = prior.condition(model, y)
+    samples = inverse.sample(
+        inverse.condition(prior, model, y), n=1500, method=method, steps=60, seed=0
+    )
+    assert_moments(samples.x, *posterior.moments())
+
+
+def test_pigdm_is_exact_for_the_prior_its_label_names():
+    prior, model, y, _ = problem(isotropic=True)
+    posterior = inverse.condition(prior, model, y)
+    samples = inverse.sample(posterior, n=1500, method="pigdm", steps=60, seed=0)
+    assert_moments(samples.x, *prior.condition(model, y).moments())
+    prior, model, y, _ = problem()
+    mean, covariance = prior.condition(model, y).moments()
+    biased = inverse.sample(
+        inverse.condition(prior, model, y), n=1500, method="pigdm", steps=60, seed=0
+    )
+    with pytest.raises(AssertionError):
+        assert_moments(biased.x, mean, covariance)
+
+
+def test_labels_state_what_is_exact():
+    labels = {m.name: m.exact_when for m in inverse.methods()}
+    assert labels["exact"] == "always"
+    assert "covariance scale^2 I" in labels["pigdm"]
+    assert labels["dps"].startswith("never for linear-Gaussian")
+    for method in inverse.methods():
+        assert method.paper.count("https://") == 1
+        assert method.cost
+        assert method.family in {"exact", "guidance", "splitting", "particles", "variational"}
+
+
+def sliced_wasserstein(a, b, slices: int = 200) -> float:
+    g = torch.Generator().manual_seed(0)
+    directions = torch.randn(a.shape[1], slices, generator=g, dtype=a.dtype)
+    directions = directions / directions.norm(dim=0)
+    return float(((a @ directions).sort(0).values - (b @ directions).sort(0).values).abs().mean())
+
+
+def test_exact_reaches_the_sampling_floor_on_a_mixture():
+    g = torch.Generator().manual_seed(0)
+    means = 4 * torch.randn(5, 8, generator=g, dtype=DOUBLE)
+    prior = priors.Mixture(means, 1.0, torch.full((5,), 0.2, dtype=DOUBLE))
+    model = LinearGaussian(MatrixOperator(torch.randn(2, 8, generator=g, dtype=DOUBLE)), 2.0)
+    y = model.simulate(prior.sample(1, generator=g), generator=g)
+    truth = prior.condition(model, y)
+    n = 1000
+    reference = truth.sample(n, generator=g)
+    floors = [sliced_wasserstein(truth.sample(n, generator=g), reference) for _ in range(20)]
+    posterior = inverse.condition(prior, model, y)
+    ours = inverse.sample(posterior, n=n, method="exact", seed=1).x
+    assert sliced_wasserstein(ours, reference) < max(floors) * 1.2
+    unconditional = prior.sample(n, generator=g)
+    assert sliced_wasserstein(unconditional, reference) > 5 * max(floors)
+    # The exact score of the posterior, walked by a sampler, reaches it too.
+    walked = inverse.sample(truth, n=n, seed=1, dtype=DOUBLE).x
+    assert sliced_wasserstein(walked, reference) < max(floors) * 1.5
+
+
+def test_exact_with_a_time_dependent_factor():
+    means = torch.tensor([[-3.0, 0.0], [3.0, 0.5]], dtype=DOUBLE)
+    mixture = priors.Mixture(means, 0.2, torch.tensor([0.3, 0.7], dtype=DOUBLE))
+    posterior = inverse.condition(mixture, Component(mixture), 0)
+    samples = inverse.sample(posterior, n=1000, steps=60, seed=0, dtype=DOUBLE)
+    assert samples.diagnostics["method"] == "exact"
+    assert_moments(samples.x, means[0], 0.2 * torch.eye(2, dtype=DOUBLE))
+
+
+def mask_problem():
+    """Half of the pixels missing, sigma_y = 0.05: where a published default ignored y."""
+    g = torch.Generator().manual_seed(0)
+    rows = torch.arange(8, dtype=DOUBLE)
+    smooth = torch.exp(-((rows[:, None] - rows) ** 2) / 4) + 1e-3 * torch.eye(8, dtype=DOUBLE)
+    prior = priors.Gaussian(torch.zeros(1, 8, 8, dtype=DOUBLE), torch.kron(smooth, smooth))
+    mask = torch.rand(8, 8, generator=g) < 0.5
+    model = LinearGaussian(Inpainting(mask), 0.05)
+    return prior, model, model.simulate(prior.sample(1, generator=g), generator=g)
+
+
+@pytest.mark.parametrize(
+    ("method", "steps"),
+    [("exact", None), ("dps", 1000), ("dps", 200), ("pigdm", 60), ("mmps", 60)],
+)
+def test_samples_explain_the_measurement(method, steps):
+    prior, model, y = mask_problem()
+    posterior = inverse.condition(prior, model, y)
+    samples = inverse.sample(posterior, n=4, method=method, steps=steps, seed=0)
+    residual = np.mean(samples.diagnostics["residual_sigma"])
+    ignored = model.residual(y, prior.sample(4)) / 0.05
+    unconditional = float((ignored.square().sum() / (4 * model.count(y))).sqrt())
+    assert unconditional > 10
+    assert 0.4 < residual < 2, (residual, unconditional)
+    assert samples.diagnostics["reduced_chi2"] == pytest.approx(
+        np.mean(np.square(samples.diagnostics["residual_sigma"]))
+    )
+
+
+@pytest.mark.parametrize("method", ["dps", "pigdm", "mmps", "diffpir"])
+def test_one_network_call_a_step(method):
+    prior, model, y = mask_problem()
+    samples = inverse.sample(
+        inverse.condition(prior, model, y), n=3, method=method, steps=12, seed=0
+    )
+    assert samples.diagnostics["network_calls"] == 12
+    entry = next(m for m in inverse.methods() if m.name == method)
+    assert (samples.diagnostics["jacobian_products"] > 0) == entry.jacobian
+
+
+def test_mmps_on_a_network_spends_three_products_a_step():
+    def network(x, t):
+        return x * 0.5 + 0.1 * x**2
+
+    prior = priors.NetworkPrior(network, "epsilon", (1, 4, 4), sigma_range=(0.01, 50.0))
+    model = LinearGaussian(Inpainting(torch.ones(4, 4, dtype=torch.bool)), 0.3)
+    posterior = inverse.condition(prior, model, torch.zeros(1, 4, 4))
+    counts = inverse.sample(posterior, n=2, method="mmps", steps=5, seed=0).diagnostics
+    assert counts["network_calls"] == 5
+    assert counts["jacobian_products"] <= 15
+
+
+def test_samples_depend_on_seed_and_index_not_on_n_or_batch():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+
+    def draw(n, **options):
+        return inverse.sample(posterior, n=n, method="mmps", steps=15, **options).x
+
+    eight = draw(8, seed=5)
+    assert torch.allclose(eight[:4], draw(4, seed=5), atol=1e-10)
+    assert torch.allclose(eight, draw(8, seed=5, batch=3), atol=1e-10)
+    assert torch.equal(eight, draw(8, seed=5))
+    assert not torch.allclose(eight, draw(8, seed=0))
+
+
+def test_no_seed_is_a_fresh_one_which_is_recorded():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    first = inverse.sample(posterior, n=2, method="pigdm", steps=5)
+    again = inverse.sample(posterior, n=2, method="pigdm", steps=5, seed=first.diagnostics["seed"])
+    assert torch.equal(first.x, again.x)
+    assert inverse.sample(posterior, steps=5).diagnostics["seed"] != first.diagnostics["seed"]
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("inverse.checkpoint.PERIOD", 0.0)
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    options = {"n": 5, "method": "mmps", "steps": 8, "seed": 2, "batch": 2}
+    whole = inverse.sample(posterior, **options).x
+
+    class KilledError(Exception):
+        pass
+
+    for kill in (1, 4, 8, 13, 23):
+
+        def stop(step, kill=kill):
+            if step.index == kill:
+                raise KilledError
+
+        folder = tmp_path / str(kill)
+        with pytest.raises(KilledError):
+            inverse.sample(posterior, **options, checkpoint=folder, callback=stop)
+        resumed = inverse.sample(posterior, **options, checkpoint=folder)
+        assert torch.equal(resumed.x, whole), kill
+    with pytest.raises(ValueError, match="holds another run"):
+        inverse.sample(posterior, **{**options, "seed": 3}, checkpoint=folder)
+    with pytest.raises(ValueError, match="holds another run"):
+        inverse.sample(inverse.condition(prior, model, y + 1), **options, checkpoint=folder)
+    state = folder / "batch00000.safetensors"
+    content = bytearray(state.read_bytes())
+    content[-1] ^= 1
+    state.write_bytes(content)
+    with pytest.raises(ValueError, match="corrupt"):
+        inverse.sample(posterior, **options, checkpoint=folder)
+
+
+def test_progress_runs_over_all_batches():
+    prior, model, y, _ = problem()
+    steps = []
+    inverse.sample(
+        inverse.condition(prior, model, y), n=3, method="pigdm", steps=4, batch=2, seed=0,
+        callback=steps.append,
+    )  # fmt: skip
+    assert [s.index for s in steps] == list(range(1, 9))
+    assert {s.total for s in steps} == {8}
+
+
+def test_a_prior_is_sampled_without_a_measurement_and_by_any_sampler():
+    prior, _, _, _ = problem()
+    levels = priors.geometric(60, prior.sigma_range)
+    for samples in (
+        inverse.sample(prior, n=2000, seed=0, dtype=DOUBLE),
+        inverse.sample(prior, n=2000, seed=0, dtype=DOUBLE, sampler=Heun(levels)),
+    ):
+        assert_moments(samples.x, *prior.moments())
+
+
+def test_refusals_name_what_came_and_what_can():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    with pytest.raises(ValueError, match=r"unknown method 'mmp'; known: .*did you mean 'mmps'"):
+        inverse.sample(posterior, method="mmp")
+    for name, bad in [("n", 0), ("n", 2.0), ("n", True), ("steps", 0), ("batch", -1)]:
+        with pytest.raises(ValueError, match=f"{name} must be an integer >= 1"):
+            inverse.sample(posterior, **{name: bad})
+    with pytest.raises(ValueError, match="not both"):
+        inverse.sample(posterior, method="mmps", sampler=Heun([1.0, 0.0]))
+    with pytest.raises(ValueError, match="needs a measurement"):
+        inverse.sample(prior, method="mmps")
+    with pytest.raises(TypeError, match="must be a Prior"):
+        inverse.sample(torch.zeros(3))
+    with pytest.raises(ValueError, match="n must be 2, got 3"):
+        inverse.sample(inverse.condition(prior, model, torch.cat([y, y])), n=3)
+    network = priors.NetworkPrior(lambda x, t: x, "epsilon", (6,))
+    with pytest.raises(ValueError, match=r"no closed form.*Methods that can: dps, pigdm"):
+        inverse.sample(inverse.condition(network, model, y), method="exact")
+
+    class Saturated(ForwardModel):
+        event_shape = measurement_shape = (6,)
+
+        def log_likelihood(self, y, x):
+            return -((y - x.tanh()) ** 2).sum(1)
+
+        def simulate(self, x, generator=None):
+            return x.tanh()
+
+    nonlinear = inverse.condition(prior, Saturated(), torch.ones(6, dtype=DOUBLE))
+    for method in ("exact", "pigdm", "mmps", "diffpir"):
+        with pytest.raises(ValueError, match=r"Saturated.*Methods that can: dps"):
+            inverse.sample(nonlinear, method=method)
+    assert inverse.sample(nonlinear, n=2, steps=20, seed=0).diagnostics["method"] == "dps"
+
+
+def test_the_summaries_of_samples(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(39, 2, 3, generator=g)
+    samples = inverse.Samples(x, {"seed": 0})
+    assert torch.allclose(samples.mean, x.mean(0))
+    assert torch.allclose(samples.std, x.std(0))
+    low, high = samples.interval(0.9)
+    ordered = x.sort(0).values
+    # 0.05 * 40 = rank 2, counted from 1
+    assert torch.allclose(low, ordered[1])
+    assert torch.allclose(high, ordered[37])
+    folder = samples.save(tmp_path / "out")
+    assert np.array_equal(np.load(folder / "samples.npy"), x.numpy())
+    report = json.loads((folder / "diagnostics.json").read_text())
+    assert report["seed"] == 0
+    assert set(report["sha256"]) == {"samples.npy", "mean.npy", "std.npy"}
+    assert not list(folder.glob("*.tmp"))
+    with pytest.raises(ValueError, match="needs n >= 19 samples, got 5"):
+        inverse.Samples(x[:5]).interval(0.9)
+    with pytest.raises(ValueError, match="level must lie"):
+        samples.interval(1.0)
+    with pytest.raises(ValueError, match="at least 2"):
+        _ = inverse.Samples(x[:1]).std
+
+
+@pytest.mark.parametrize("n", [19, 40, 100])
+def test_the_interval_holds_a_new_sample_with_its_level(n):
+    g = torch.Generator().manual_seed(n)
+    x = torch.randn(n, 20000, generator=g)
+    new = torch.randn(20000, generator=g)
+    low, high = inverse.Samples(x).interval(0.9)
+    share = float(((new >= low) & (new <= high)).double().mean())
+    assert abs(share - 0.9) < 5 * math.sqrt(0.09 / 20000) + 0.01
