@@ -154,8 +154,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _kind(path: Path) -> str:
-    """The format by the first bytes; a regular file only, as opening a FIFO would never end."""
+def check_file(path: Path) -> None:
+    """Refuse anything but a regular file, before it is opened: opening a FIFO may never end."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -167,6 +167,11 @@ def _kind(path: Path) -> str:
         raise ValueError(f"{path}: is a folder; name a file inside it")
     if not stat.S_ISREG(mode):
         raise ValueError(f"{path}: is a pipe or device; name a regular file")
+
+
+def _kind(path: Path) -> str:
+    """The format by the first bytes."""
+    check_file(path)
     try:
         with open(path, "rb") as file:
             head = file.read(132)
@@ -261,7 +266,7 @@ def _read_picture(path: Path, max_values: int, kind: str) -> Image:
     try:
         with warnings.catch_warnings(), open(path, "rb") as file:
             warnings.simplefilter("ignore")
-            picture = Picture.open(file, formats=[kind])
+            picture: Any = Picture.open(file, formats=[kind])
             size = (*picture.size[::-1], len(picture.getbands()))
             if math.prod(size) <= max_values:
                 refuse = _picture_refusal(picture, path, kind)
