@@ -39,19 +39,19 @@ class Bundled:
 BUNDLED = {
     "digits": Bundled(
         Augmentation(), (32, 64, 96), 2, 1, True,
-        Recipe(2000, 64, 1e-3, sigma_data=0.6, sigma_range=(0.005, 40.0), bfloat16=True),
+        Recipe(1400, 64, 1e-3, sigma_data=0.6, sigma_range=(0.005, 40.0), bfloat16=True),
         (0.0, 1.0), (-1.0, 1.0), False,
     ),
     "ct": Bundled(
         Augmentation(crop=128, zoom=(0.5, 2.0), rotate=True), (48, 96, 128), 1, 2, False,
-        Recipe(2400, 8, 1e-3, log_sigma=(-1.8, 1.6), sigma_data=0.5, sigma_range=(0.002, 80.0),
+        Recipe(2000, 8, 1e-3, log_sigma=(-1.8, 1.6), sigma_data=0.5, sigma_range=(0.002, 80.0),
                bfloat16=True),
         (-1024.0, 3072.0), (-1.0, 3.0), True,
     ),
     "photographs": Bundled(
         Augmentation(crop=64, zoom=(0.5, 1.0), rotate=True, channels=True, gain=0.5),
         (64, 96, 128), 1, 2, False,
-        Recipe(4500, 16, 1e-3, log_sigma=(-1.5, 1.4), sigma_data=0.5, sigma_range=(0.002, 80.0),
+        Recipe(3600, 16, 1e-3, log_sigma=(-1.5, 1.4), sigma_data=0.5, sigma_range=(0.002, 80.0),
                bfloat16=True),
         (0.0, 1.0), (-1.0, 1.0), True,
     ),

@@ -1,7 +1,7 @@
 """Posterior samples from a pretrained score prior and a measurement.
 
-    grad log p_sigma(x | y) = grad log p_sigma(x) + grad log p_sigma(y | x)
-        posterior               prior               forward model at noise level sigma
+grad log p_sigma(x | y) = grad log p_sigma(x) + grad log p_sigma(y | x)
+    posterior               prior               forward model at noise level sigma
 """
 
 from . import likelihoods, samplers

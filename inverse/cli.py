@@ -108,8 +108,8 @@ def parser() -> argparse.ArgumentParser:
     one = add("sample", _sample, "draw images from a prior, or of one of its classes")
     _add_sampling(one)
     one.add_argument("--class", dest="label", type=int, metavar="K", help="draw this class only")
-    one.add_argument("--classifier", metavar="NAME|FOLDER", help="for --class: a noise-"
-                     "conditional one; by default the bundled prior's, or the network's own")  # fmt: skip
+    one.add_argument("--classifier", metavar="NAME|FOLDER", help="for --class: noise-"
+                     "conditional; by default the prior's own")  # fmt: skip
 
     one = add("reconstruct", _reconstruct, "draw the images that a measurement allows")
     one.add_argument("input", type=Path, metavar="INPUT", help="the measurement: a picture or "
@@ -117,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
                      "image; DICOM slices are images and need it")  # fmt: skip
     one.add_argument("--forward", required=True, choices=("blur", "inpaint", "downsample", "ct"))
     one.add_argument("--sigma", type=float, required=True, metavar="NOISE", help="standard "
-                     "deviation of the noise, in the measurement's unit (ct: line integrals)")  # fmt: skip
+                     "deviation of the noise, in the unit of the data")  # fmt: skip
     one.add_argument("--simulate", action="store_true", help="INPUT is a clean image: measure it "
                      "first, and report how near the answer comes")  # fmt: skip
     _add_sampling(one)
@@ -149,7 +149,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--crop", "--image-size", type=int, metavar="PIXELS", help="train on random "
                      "squares of this side; by default on whole images")  # fmt: skip
     one.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
-                     "values span (pictures: 0 1, DICOM: -1024 3072); needed for floats")  # fmt: skip
+                     "values span; needed for floats (0 1; CT -1024 3072)")  # fmt: skip
     for name, kind, default in (
         ("--steps", int, 2000), ("--batch", int, 32), ("--lr", float, 1e-3), ("--seed", int, 0),
         ("--layers", int, 1), ("--patch", int, 1),
