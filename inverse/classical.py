@@ -115,7 +115,9 @@ def fill(
             )
         elif sigma > 0 and denoise == "tv":
             filled = denoise_tv_chambolle(filled, weight=sigma, channel_axis=-1)
-        out.append(torch.from_numpy(np.ascontiguousarray(filled)).permute(2, 0, 1))
+        # A single channel comes back without its axis.
+        whole = torch.from_numpy(np.ascontiguousarray(filled).reshape(image.shape))
+        out.append(whole.permute(2, 0, 1))
     return torch.stack(out).to(y)
 
 

@@ -160,7 +160,7 @@ def _values(image: Tensor) -> np.ndarray[Any, Any]:
         values = values[0]
     elif values.ndim == 3 and values.shape[0] == 3:
         values = values.permute(1, 2, 0)
-    if values.ndim not in (2, 3):
+    elif values.ndim != 2:
         raise ValueError(
             f"a picture has shape (H, W), (1, H, W) or (3, H, W), got {tuple(image.shape)}"
         )

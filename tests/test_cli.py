@@ -1,0 +1,429 @@
+"""The command line, end to end on tiny priors: results, one-line errors, exit statuses."""
+
+import errno
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from pydicom.data import get_testdata_file
+
+import inverse
+import priors
+from forward_models import Classifier, ConvClassifier, NoisyClassifier, save_classifier
+from inverse import cli, demo, figures
+from priors.training import unet
+
+CT = str(get_testdata_file("CT_small.dcm", download=False))
+PATIENT = (b"CompressedSamples", b"1CT1")
+SAVED = {"samples.npy", "mean.npy", "std.npy", "diagnostics.json", "panel.png"}
+
+
+def tiny(folder, channels=1, data_range=(0.0, 1.0), any_size=True):
+    torch.manual_seed(0)
+    unit = (data_range[1] - data_range[0]) / 2
+    priors.save(
+        unet((channels, 16, 16), (16, 16), 1), folder, event_shape=(channels, 16, 16),
+        data_range=data_range, sigma_range=(0.01 * unit, 20 * unit), sigma_data=0.5,
+        any_size=any_size, stride=2,
+    )  # fmt: skip
+    return str(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Networks this small lose time by sharing their work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def grey(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("grey"))
+
+
+@pytest.fixture(scope="module")
+def hounsfield(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("ct"), data_range=(-1024.0, 3072.0))
+
+
+@pytest.fixture
+def picture(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (16, 20)).astype(np.uint8)
+    Picture.fromarray(values).save(tmp_path / "in.png")
+    return str(tmp_path / "in.png")
+
+
+@pytest.fixture
+def fails(capsys):
+    """Run a command that must be refused; gives its one line on stderr."""
+
+    def run(*argv, status=2):
+        assert cli.main([str(a) for a in argv]) == status
+        text = capsys.readouterr().err
+        assert text.startswith("error: "), text
+        assert text.count("\n") == 1, text
+        assert "Traceback" not in text
+        return text
+
+    return run
+
+
+def names(folder):
+    return {p.name for p in Path(folder).iterdir()}
+
+
+def test_parsing_needs_no_torch():
+    code = (
+        "import importlib.util, sys\n"
+        f"spec = importlib.util.spec_from_file_location('cli', {cli.__file__!r})\n"
+        "cli = importlib.util.module_from_spec(spec); spec.loader.exec_module(cli)\n"
+        "for argv in (['--help'], ['reconstruct', '--help'], ['sample', '--bad']):\n"
+        "    cli.main(argv)\n"
+        "assert not {'torch', 'numpy', 'matplotlib', 'tqdm'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "exit status" in done.stdout
+
+
+@pytest.mark.xfail(reason="importing the package `inverse` imports torch", strict=False)
+def test_the_installed_command_needs_no_torch_for_help():
+    code = (
+        "import sys; from inverse.cli import main\n"
+        "assert main(['--help']) == 0 and 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_methods_lists_every_method(capsys):
+    assert cli.main(["methods"]) == 0
+    printed = capsys.readouterr().out
+    assert all(m.name in printed and m.paper in printed for m in inverse.methods())
+
+
+class TestSample:
+    def test_end_to_end_and_the_seed_decides_the_bytes(self, grey, tmp_path):
+        outs = []
+        for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+            argv = ["sample", "--prior", grey, "-n", "2", "--steps", "3", "--seed", str(seed)]
+            assert cli.main([*argv, "--out", str(tmp_path / name)]) == 0
+            assert names(tmp_path / name) == SAVED
+            outs.append((tmp_path / name / "samples.npy").read_bytes())
+            panel = (tmp_path / name / "panel.png").read_bytes()
+            outs[-1] = outs[-1] + panel
+        assert outs[0] == outs[1]
+        assert outs[0] != outs[2]
+
+    def test_a_class_by_a_classifier(self, grey, tmp_path):
+        network = ConvClassifier(10, (8,), (1, 16, 16), noise_conditional=True).eval()
+        save_classifier(NoisyClassifier(network, 10, (1, 16, 16)), tmp_path / "c")
+        argv = ["sample", "--prior", grey, "-n", "2", "--steps", "3", "--class", "4"]
+        argv += ["--classifier", str(tmp_path / "c"), "--out", str(tmp_path / "o")]
+        assert cli.main(argv) == 0
+        report = json.loads((tmp_path / "o" / "diagnostics.json").read_text())
+        assert report["method"] == "exact"
+
+    def test_refusals(self, grey, tmp_path, fails):
+        out = tmp_path / "o"
+        text = fails("sample", "--prior", "nothing", "--out", out)
+        assert "--prior nothing" in text
+        text = fails("sample", "--prior", grey, "--class", 1, "--method", "mmpz", "--out", out)
+        assert "mmps" in text
+        assert "--class" in fails("sample", "--prior", grey, "--method", "dps", "--out", out)
+        assert "-n 0" in fails("sample", "--prior", grey, "-n", 0, "--out", out)
+        assert "--seed" in fails("sample", "--prior", grey, "--seed", -1, "--out", out)
+        fails("sample", "--prior", grey, "--class", 3, "--out", out)  # it has no classes
+        fails("sample", "--out", out)
+        fails("simple")
+        assert not out.exists()
+
+    def test_what_is_there_is_not_replaced_without_force(self, grey, tmp_path, fails):
+        (tmp_path / "mean.npy").write_bytes(b"mine")
+        argv = ["sample", "--prior", grey, "-n", "2", "--steps", "2", "--out", str(tmp_path)]
+        assert "mean.npy" in fails(*argv)
+        assert (tmp_path / "mean.npy").read_bytes() == b"mine"
+        assert cli.main([*argv, "--force"]) == 0
+        assert (tmp_path / "mean.npy").read_bytes() != b"mine"
+
+
+class TestReconstruct:
+    def run(self, prior, source, forward, *more):
+        argv = ["reconstruct", source, "--forward", forward, "--prior", prior, "-n", "2"]
+        return cli.main([str(a) for a in (*argv, "--steps", 2, *more)])
+
+    @pytest.mark.parametrize(("forward", "options"), [
+        ("blur", ("--blur-sigma", 1)),
+        ("blur", ("--blur-sigma", 1, "--padding", "circular")),
+        ("inpaint", ("--keep", 0.5)),
+        ("downsample", ("--factor", 2)),
+        ("ct", ("--angles", 7)),
+    ])  # fmt: skip
+    def test_simulated(self, grey, picture, tmp_path, forward, options):
+        out = tmp_path / "o"
+        more = ("--sigma", 0.05, "--simulate", "--out", out)
+        assert self.run(grey, picture, forward, *options, *more) == 0
+        assert names(out) == SAVED | {"metrics.json"}
+        report = json.loads((out / "metrics.json").read_text())
+        classical = forward != "downsample" and options[-1] != 1
+        expected = {"residual_sigma", "psnr_mean", "ssim_mean"}
+        expected |= {"psnr_classical", "ssim_classical"} if classical else set()
+        assert set(report) == expected
+        assert np.load(out / "samples.npy").shape == (2, 1, 16, 20)
+
+    def test_measured(self, grey, picture, tmp_path):
+        np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
+        np.save(tmp_path / "mask.npy", np.arange(16 * 20).reshape(16, 20) % 3 > 0)
+        np.save(tmp_path / "sinogram.npy", np.ones((4, 23), np.float32))
+        (tmp_path / "angles.txt").write_text("0\n45 90\n135")
+        for i, (source, forward, options, shape) in enumerate((
+            (picture, "blur", ("--kernel", tmp_path / "kernel.npy"), (16, 20)),
+            (picture, "inpaint", ("--mask", tmp_path / "mask.npy"), (16, 20)),
+            (picture, "downsample", ("--factor", 2), (32, 40)),
+            (tmp_path / "sinogram.npy", "ct", ("--angles-file", tmp_path / "angles.txt"), (16, 16)),
+        )):  # fmt: skip
+            out = tmp_path / str(i)
+            assert self.run(grey, source, forward, *options, "--sigma", 0.1, "--out", out) == 0
+            assert np.load(out / "mean.npy").shape == (1, *shape)
+            assert set(json.loads((out / "metrics.json").read_text())) == {"residual_sigma"}
+
+    def test_dicom_and_no_patient_in_any_output(self, hounsfield, tmp_path, capsys, fails):
+        out = tmp_path / "o"
+        options = ("--angles", 6, "--sigma", 0.01, "--out", out)
+        text = fails("reconstruct", CT, "--forward", "ct", "--prior", hounsfield, *options)
+        assert "--simulate" in text
+        assert self.run(hounsfield, CT, "ct", *options, "--simulate") == 0
+        printed = capsys.readouterr()
+        written = [p.read_bytes() for p in out.iterdir()]
+        for content in (*written, printed.out.encode(), printed.err.encode(), text.encode()):
+            assert not any(secret in content for secret in PATIENT)
+        assert np.load(out / "mean.npy").shape == (1, 128, 128)
+
+    def test_sizes(self, grey, tmp_path, fails):
+        odd = tmp_path / "odd.png"
+        Picture.fromarray(np.zeros((17, 18), np.uint8)).save(odd)
+        options = ("--blur-sigma", "1", "--sigma", "0.1", "--simulate")
+        argv = ["reconstruct", odd, "--forward", "blur", "--prior", grey, *options, "-n", 2]
+        text = fails(*argv, "--out", tmp_path / "o")
+        assert "17 x 18" in text
+        assert "multiples of 2" in text
+        assert self.run(grey, odd, "blur", *options, "--crop", "--out", tmp_path / "o") == 0
+        assert np.load(tmp_path / "o" / "mean.npy").shape == (1, 16, 18)
+        fixed = tiny(tmp_path / "fixed", any_size=False)
+        argv[5] = fixed
+        assert "16 x 16" in fails(*argv, "--out", tmp_path / "p")
+
+    @pytest.mark.parametrize(("argv", "word"), [
+        (["in.png", "--forward", "blur"], "--blur-sigma or --kernel"),
+        (["in.png", "--forward", "inpaint"], "--mask"),
+        (["in.png", "--forward", "inpaint", "--keep", "0.5"], "--simulate"),
+        (["in.png", "--forward", "downsample"], "--factor"),
+        (["in.png", "--forward", "ct"], "--angles"),
+        (["in.png", "--forward", "ct", "--angles", "5"], "sinogram"),
+        (["in.png", "--forward", "ct", "--angles", "0"], "--angles 0"),
+        (["none.png", "--forward", "blur", "--blur-sigma", "1"], "no such file"),
+        (["in.png", "--forward", "blur", "--blur-sigma", "-1"], "sigma"),
+        (["rgb.png", "--forward", "blur", "--blur-sigma", "1"], "3 channels"),
+        (["in.png", "--forward", "sharpen"], "sharpen"),
+        (["in.png", "--forward", "blur", "--blur-sigma", "1", "--method", "magic"], "known:"),
+        (["in.png", "--forward", "blur", "--blur-sigma", "1", "--sigma", "0"], "positive"),
+        (["in.png", "--forward", "blur", "--blur-sigma", "1", "--sigma", "nan"], "positive"),
+        (["big.npy", "--forward", "blur", "--blur-sigma", "1", "--simulate"], "units"),
+        (["nan.npy", "--forward", "blur", "--blur-sigma", "1"], "not finite"),
+        (["in.png", "--forward", "inpaint", "--mask", "in.png"], "threshold"),
+        (["in.png", "--forward", "inpaint", "--mask", "big.npy"], "shape"),
+    ])  # fmt: skip
+    def test_refusals(self, grey, picture, tmp_path, monkeypatch, fails, argv, word):
+        monkeypatch.chdir(tmp_path)
+        Picture.fromarray(np.zeros((16, 16, 3), np.uint8)).save("rgb.png")
+        np.save("big.npy", np.full((16, 16), 100.0))
+        np.save("nan.npy", np.full((16, 16), np.nan))
+        noise = [] if "--sigma" in argv else ["--sigma", "0.1"]
+        text = fails("reconstruct", *argv, *noise, "--prior", grey, "--out", "o")
+        assert word in text
+        assert not Path("o").exists()
+
+    def test_units_of_prior_and_picture_must_agree(self, hounsfield, grey, picture, fails):
+        for prior, source, word in ((hounsfield, picture, "[0, 1]"), (grey, CT, "Hounsfield")):
+            text = fails("reconstruct", source, "--forward", "ct", "--angles", 5, "--sigma", 1,
+                         "--prior", prior, "--simulate", "--out", "o")  # fmt: skip
+            assert word in text
+
+
+class TestTrain:
+    def test_array_to_prior_and_use(self, tmp_path, capsys, fails):
+        values = np.random.default_rng(0).integers(0, 256, (20, 16, 16)).astype(np.uint8)
+        np.savez(tmp_path / "d.npz", x_train=values)
+        out = tmp_path / "prior"
+        argv = ["train", "--data", str(tmp_path / "d.npz"), "--key", "x_train", "--out", str(out)]
+        argv += ["--steps", "3", "--batch", "2", "--widths", "16", "16", "--rotate"]
+        assert cli.main(argv) == 0
+        assert "2 held-out images" in capsys.readouterr().out
+        assert not (out / ".state").exists()
+        prior = priors.load(out)
+        assert prior.event_shape == (1, 16, 16)
+        assert prior.data_range == (0, 1)
+        assert "model_index.json" in fails(*argv)
+
+    def test_resumes_to_the_same_weights(self, tmp_path, monkeypatch):
+        np.save(tmp_path / "d.npy", np.random.default_rng(0).random((8, 1, 8, 8)))
+        argv = ["train", "--data", str(tmp_path / "d.npy"), "--data-range", "0", "1"]
+        argv += ["--steps", "4", "--batch", "2", "--widths", "16", "--out"]
+        assert cli.main([*argv, str(tmp_path / "a")]) == 0
+
+        from priors import training
+
+        save, whole = training._save, training.train
+
+        def interrupted(*args, **kwargs):
+            save(*args, **kwargs)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(training, "_save", interrupted)
+        monkeypatch.setattr(training, "train", lambda *a: whole(*a, save_every=2))
+        assert cli.main([*argv, str(tmp_path / "b")]) == 130
+        assert names(tmp_path / "b") == {".state"}
+        monkeypatch.setattr(training, "_save", save)
+        assert cli.main([*argv, str(tmp_path / "b")]) == 0
+        weights = "unet/diffusion_pytorch_model.safetensors"
+        first, second = ((tmp_path / f / weights).read_bytes() for f in ("a", "b"))
+        assert first == second
+
+    def test_a_folder_of_pictures(self, tmp_path, fails):
+        folder = tmp_path / "pictures"
+        folder.mkdir()
+        out = tmp_path / "prior"
+        argv = ["train", "--data", str(folder), "--out", str(out), "--crop", "8", "--steps", "2"]
+        argv += ["--batch", "2", "--widths", "16", "--patch", "2"]
+        assert "no images" in fails(*argv)
+        rng = np.random.default_rng(0)
+        for i, side in enumerate((12, 16)):
+            values = rng.integers(0, 256, (side, 12, 3)).astype(np.uint8)
+            Picture.fromarray(values).save(folder / f"{i}.png")
+        (folder / "notes.txt").write_text("not a picture")
+        assert cli.main(argv) == 0
+        assert priors.load(out).event_shape == (3, 8, 8)
+
+    def test_refusals(self, tmp_path, fails):
+        np.save(tmp_path / "f.npy", np.random.default_rng(0).random((4, 8, 8)) * 3)
+        np.save(tmp_path / "i.npy", np.zeros((4, 8, 8), np.int64))
+        more = ["--out", tmp_path / "o", "--widths", "16", "--steps", "1"]
+        assert "--data-range" in fails("train", "--data", tmp_path / "f.npy", *more)
+        text = fails("train", "--data", tmp_path / "f.npy", "--data-range", 0, 1, *more)
+        assert "widen" in text
+        assert "int64" in fails("train", "--data", tmp_path / "i.npy", *more)
+        assert "no such file" in fails("train", "--data", tmp_path / "none.npy", *more)
+
+
+class TestExitStatus:
+    @pytest.mark.parametrize(("error", "status"), [
+        (OSError(errno.ENOSPC, "No space left on device"), 74),
+        (OSError("1000000 requested and 131056 written"), 74),
+        (FloatingPointError("the run diverged"), 1),
+        (ValueError("two\nlines"), 2),
+    ])  # fmt: skip
+    def test_of_failures(self, monkeypatch, tmp_path, fails, error, status):
+        monkeypatch.setattr(demo, "run", lambda *a, **k: (_ for _ in ()).throw(error))
+        text = fails("demo", "--out", tmp_path / "o", status=status)
+        assert status != 74 or str(tmp_path / "o") in text
+
+    def test_interruption_and_debug(self, monkeypatch, tmp_path):
+        def stop(*args, **kwargs):
+            raise kwargs_error
+
+        monkeypatch.setattr(demo, "run", stop)
+        kwargs_error = KeyboardInterrupt()
+        assert cli.main(["demo", "--out", str(tmp_path / "o")]) == 130
+        kwargs_error = ValueError("shown whole")
+        with pytest.raises(ValueError, match="shown whole"):
+            cli.main(["demo", "--debug", "--out", str(tmp_path / "o")])
+
+    def test_samples_that_are_not_finite_are_not_written(self, monkeypatch, grey, tmp_path, fails):
+        broken = inverse.Samples(torch.full((2, 1, 16, 16), torch.nan), {"seconds": 0.0})
+        monkeypatch.setattr(inverse, "sample", lambda *a, **k: broken)
+        text = fails("sample", "--prior", grey, "--out", tmp_path / "o", status=1)
+        assert "not finite" in text
+        assert not (tmp_path / "o").exists()
+
+
+def gaussian(name):
+    """N(centre, s^2 I) in network units, as a network that gives its score."""
+    channels = 3 if name == "photographs" else 1
+    side = 28 if name == "digits" else 16
+    return priors.NetworkPrior(
+        lambda x, sigma: -x / (0.25 + sigma.reshape(-1, 1, 1, 1) ** 2),
+        "score",
+        (channels, side, side),
+        data_range=(-1024.0, 1024.0) if name == "ct" else (0.0, 1.0),
+        any_size=name != "digits",
+        stride=8,
+    )
+
+
+def classifier(name):
+    torch.manual_seed(0)
+    noisy = name == "digits-noisy"
+    network = ConvClassifier(10, (8,), noise_conditional=noisy).eval()
+    return (NoisyClassifier if noisy else Classifier)(network, 10, (1, 28, 28))
+
+
+class TestDemo:
+    def test_panels_and_metrics(self, tmp_path):
+        jobs = tuple(demo.Job(j.name, j.prior, j.method, 3, 3) for j in demo.JOBS)
+        seen = []
+        results = demo.run(
+            tmp_path, 0, lambda job, step: seen.append((job, step.index)), digit=3,
+            load=gaussian, load_classifier=classifier, jobs=jobs,
+        )  # fmt: skip
+        order = ["digits", "deblur", "inpaint", "ct"]
+        assert seen == [(job, k) for job in order for k in (1, 2, 3)]
+        assert names(tmp_path) == {f"{job}.png" for job in order} | {"banner.png", "metrics.json"}
+        report = json.loads((tmp_path / "metrics.json").read_text())
+        assert report["jobs"] == results
+        assert [r["job"] for r in results] == order
+        common = {"job", "method", "steps", "n", "network_calls", "jacobian_products", "seconds"}
+        assert set(results[0]) == common | {"class", "class_accuracy", "class_probability"}
+        for result in results[1:]:
+            assert set(result) == common | {
+                "psnr_classical", "psnr_mean", "ssim_classical", "ssim_mean", "residual_sigma",
+                "coverage90",
+            }  # fmt: skip
+        assert all(r["network_calls"] == 3 for r in results)
+        lines = demo.table(results).split("\n")
+        assert len(lines) == 5
+        assert len({len(line) for line in lines}) == 1
+
+    def test_coverage_of_independent_draws_is_the_level(self):
+        draws = torch.randn(9, 200_000, generator=torch.Generator().manual_seed(0))
+        share = demo.coverage(inverse.Samples(draws[:8]), draws[8])
+        assert share == pytest.approx(0.9, abs=0.004)
+
+    def test_pictures_need_columns(self, tmp_path):
+        with pytest.raises(ValueError, match="column"):
+            figures.banner(tmp_path / "a.png", [])
+        with pytest.raises(ValueError, match="shape"):
+            figures.panel(tmp_path / "a.png", [("two channels", torch.zeros(2, 4, 4))])
+        assert names(tmp_path) == set()
+
+
+def test_no_core_file_imports_the_command_line():
+    import ast
+
+    root = Path(inverse.__file__).parent
+    outer = {"io", "cli", "demo", "figures", "classical"}
+    for path in root.rglob("*.py"):
+        if path.stem in outer and path.parent == root:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.level or "inverse" in str(node.module)):
+                parts = set(str(node.module).split(".")) | {a.name for a in node.names}
+                assert not parts & outer, path
+    assert importlib.util.find_spec("inverse.cli") is not None
