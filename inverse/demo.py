@@ -53,9 +53,9 @@ class Job:
 
 JOBS = (
     Job("digits", "digits", "exact", steps=40, n=12),
-    Job("deblur", "photographs", "mmps", steps=24, n=8),
-    Job("inpaint", "photographs", "mmps", steps=24, n=8),
-    Job("ct", "ct", "mmps", steps=24, n=8),
+    Job("deblur", "photographs", "mmps", steps=32, n=8),
+    Job("inpaint", "photographs", "mmps", steps=32, n=8),
+    Job("ct", "ct", "mmps", steps=32, n=8),
 )
 
 BLUR_SIGMA, BLUR_NOISE = 1.5, 0.02
