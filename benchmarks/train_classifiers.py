@@ -83,7 +83,7 @@ def card(name: str, noisy: bool, steps: int, rows: list[tuple[float, float]]) ->
 A classifier of handwritten digits 28 x 28 in [0, 1]: {kind}.
 
 - Data: MNIST (CC BY-SA 3.0), 60000 training images; the accuracies are of 5000 others.
-- Recipe: `python benchmarks/train_classifiers.py --data FOLDER`, {steps} steps of 128 images, seed 0.
+- Recipe: `python benchmarks/train_classifiers.py --data FOLDER --steps {steps}`, 128 images a step.
 - Not good for: other data than MNIST; its probabilities are not calibrated off that set.
 
 | sigma | accuracy |

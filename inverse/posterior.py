@@ -124,7 +124,7 @@ def condition(
             f"{type(model).__name__}"
             + ("; wrap the operator: LinearGaussian(operator, sigma)" if callable(model) else "")
         )
-    y = model.check_measurement(y)
+    y = model.check_measurement(torch.tensor(y) if isinstance(y, int) else y)
     shape = _event_shape(model, y)
     if shape is not None and not prior.accepts(shape):
         raise ValueError(

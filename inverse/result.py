@@ -107,7 +107,8 @@ def measurement_fit(
     x: Tensor, factors: Sequence[tuple[Model, Tensor]], batch: int = 32
 ) -> dict[str, Any]:
     """How samples x (n, *event) fit their measurements; see Samples. One entry per factor."""
-    residuals, log_likelihoods = [], []
+    residuals: list[list[float]] = []
+    log_likelihoods: list[list[float]] = []
     for model, y in factors:
         rows = []
         for start in range(0, len(x), batch):

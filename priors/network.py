@@ -84,6 +84,7 @@ class NetworkPrior(Prior):
         self.parametrization = parametrization
         self.event_shape = tuple(int(n) for n in event_shape)
         self.data_range = (float(data_range[0]), float(data_range[1]))
+        self._low = self.data_range[0]
         self.network_range = (float(network_range[0]), float(network_range[1]))
         self.schedule = schedule or {"flow": Flow(), "score": VE()}.get(parametrization, VP())
         self.time = time or self._default_time()
@@ -137,7 +138,7 @@ class NetworkPrior(Prior):
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         # One shift, zero where the two ranges are equal, so that small values keep their digits.
-        shift = self.network_range[0] - self.data_range[0] / self.unit
+        shift = self.network_range[0] - self._low / self.unit
         level = sigma / self.unit
         # A network is undefined at sigma = 0, where the answer is x itself.
         safe = torch.where(level > 0, level, torch.ones_like(level))

@@ -209,7 +209,7 @@ def unet(
     stride = patch * 2 ** (len(widths) - 1)
     if height % stride or width % stride:
         raise ValueError(f"height and width must be multiples of {stride}, got {event_shape}")
-    network = UNet2DModel(
+    network: Any = UNet2DModel(
         sample_size=(height // patch, width // patch),
         in_channels=channels * patch**2,
         out_channels=channels * patch**2,

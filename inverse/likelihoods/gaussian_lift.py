@@ -114,7 +114,7 @@ class GaussianLift(Likelihood):
     def shift(self, moments: Moments) -> Tensor:
         operator, residual = self.model.operator, self.model.residual(self.y, moments.x0)
         if isinstance(self.assumed, Tweedie):
-            return self._tweedie_shift(moments, residual)
+            return self._tweedie_shift(moments, residual, self.assumed)
         if isinstance(self.assumed, Zero):
             u = operator.adjoint(residual / self._noise(residual))
             return moments.covariance(u)
@@ -128,7 +128,7 @@ class GaussianLift(Likelihood):
         real = residual.dtype.to_real()
         return torch.as_tensor(self.model.noise_variance, dtype=real, device=residual.device)
 
-    def _tweedie_shift(self, moments: Moments, residual: Tensor) -> Tensor:
+    def _tweedie_shift(self, moments: Moments, residual: Tensor, tweedie: Tweedie) -> Tensor:
         """C A^T v with (S + A C A^T) v = r, by conjugate gradients, one product an iteration.
 
         As v is a combination of the search directions p_k, and C A^T p_k is computed anyway,
@@ -144,12 +144,12 @@ class GaussianLift(Likelihood):
         p = r = residual
         rr = first = dot(r, r)
         going = rr > 0
-        for _ in range(self.assumed.budget(moments.exact)):
+        for _ in range(tweedie.budget(moments.exact)):
             spread = moments.covariance(operator.adjoint(p))
             q = noise * p + operator(spread)
             curvature = dot(p, q)
             # A network's Jacobian need not be positive: such a sample keeps what it has.
-            going = going & (curvature > 0) & (rr > self.assumed.tolerance**2 * first)
+            going = going & (curvature > 0) & (rr > tweedie.tolerance**2 * first)
             if not bool(going.any()):
                 break
             step = torch.where(going, rr / torch.where(going, curvature, 1), 0)

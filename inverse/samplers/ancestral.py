@@ -44,7 +44,7 @@ class Ancestral(Sampler):
         for name, value in {"eta": eta, "zeta": zeta}.items():
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
-        self.eta = 1.0 if eta is None and zeta is None else eta
+        self.eta = 1.0 if eta is None else eta
         self.zeta = zeta
 
     def _step(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -106,7 +107,8 @@ class Sampler(ABC):
         for k in range(first_step, total):
             sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
             before = None if history is None else (float(self.levels[k - 1]), history)
-            x, x0 = self._step(prior, x, sigma, sigma_next, lambda k=k: noise.normal(k + 1), before)
+            eps = partial(noise.normal, k + 1)
+            x, x0 = self._step(prior, x, sigma, sigma_next, eps, before)
             history = x0
             self._check(x, k, sigma_next, bound)
             if callback is not None:
