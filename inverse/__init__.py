@@ -4,11 +4,15 @@ grad log p_sigma(x | y) = grad log p_sigma(x) + grad log p_sigma(y | x)
     posterior               prior               forward model at noise level sigma
 """
 
-from . import likelihoods, samplers
-from .methods import Method, methods
-from .posterior import Posterior, condition
-from .result import Samples
-from .sampling import sample
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import likelihoods, samplers
+    from .posterior import Posterior, condition
+    from .recipes import Method, methods
+    from .result import Samples
+    from .sampling import sample
 
 __all__ = [
     "Method",
@@ -20,3 +24,27 @@ __all__ = [
     "sample",
     "samplers",
 ]
+
+# Imported at first use, so that `inverse --help` does not wait for torch.
+_HOME = {
+    "Method": "recipes",
+    "Posterior": "posterior",
+    "Samples": "result",
+    "condition": "posterior",
+    "methods": "recipes",
+    "sample": "sampling",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("likelihoods", "samplers"):
+        return import_module(f".{name}", __name__)
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

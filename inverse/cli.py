@@ -211,7 +211,7 @@ def _demo(args: argparse.Namespace) -> None:
 
 
 def _methods(args: argparse.Namespace) -> None:
-    from .methods import methods
+    from .recipes import methods
 
     for m in methods():
         print(f"{m.name}  ({m.family}; {m.steps} steps by default)")
@@ -221,7 +221,7 @@ def _methods(args: argparse.Namespace) -> None:
 
 def _prepare(args: argparse.Namespace, names: Sequence[str]) -> None:
     """Refuse bad settings and an occupied folder before anything is computed."""
-    from .methods import find
+    from .recipes import find
 
     if getattr(args, "method", None) is not None:
         find(args.method)

@@ -14,7 +14,7 @@ from priors import Prior, geometric
 from priors.prior import CovarianceProduct, event_size
 
 from .checkpoint import Checkpoint, fingerprint
-from .methods import Recipe, choose, find, methods
+from .recipes import Recipe, choose, find, methods
 from .posterior import Posterior
 from .randomness import check_seed
 from .result import Samples, measurement_fit

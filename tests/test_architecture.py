@@ -51,13 +51,13 @@ def test_samplers_see_a_prior_and_nothing_else():
     for path in files("inverse/samplers"):
         names = imports(path)
         assert not touches(names, "forward_models"), path
-        for room in ("inverse.likelihoods", "inverse.posterior", "inverse.methods"):
+        for room in ("inverse.likelihoods", "inverse.posterior", "inverse.recipes"):
             assert not touches(names, room), f"{path} imports {room}"
 
 
 def test_likelihoods_never_see_a_sampler():
     for path in files("inverse/likelihoods"):
-        for room in ("inverse.samplers", "inverse.posterior", "inverse.methods"):
+        for room in ("inverse.samplers", "inverse.posterior", "inverse.recipes"):
             assert not touches(imports(path), room), f"{path} imports {room}"
 
 

@@ -93,7 +93,6 @@ def test_parsing_needs_no_torch():
     assert "exit status" in done.stdout
 
 
-@pytest.mark.xfail(reason="importing the package `inverse` imports torch", strict=False)
 def test_the_installed_command_needs_no_torch_for_help():
     code = (
         "import sys; from inverse.cli import main\n"
