@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import priors
-from priors import NetworkPrior, pretrained
+from priors import NetworkPrior, pretrained, safe_files
+from priors.diffusers_schedulers import TABLE_SCHEDULERS, noise_law
 from priors.network import SpaceToDepth
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -283,11 +284,11 @@ def test_denoise_equals_the_schedulers_x0(case: Case, tmp_path: Path) -> None:
 
 def test_every_scheduler_named_is_in_the_contract_or_shares_its_table() -> None:
     covered = {case.scheduler for case in CASES}
-    table = set(pretrained._TABLE_SCHEDULERS)
+    table = set(TABLE_SCHEDULERS)
     assert set(pretrained.SCHEDULERS) - table <= covered
     for name in sorted(table - covered - {"DPMSolverSDEScheduler"}):
         scheduler = getattr(diffusers, name)()
-        law = pretrained._law(name, dict(scheduler.config))
+        law = noise_law(name, dict(scheduler.config))
         abar = scheduler.alphas_cumprod.double()
         assert law.sigma_range[0] == pytest.approx(float(((1 - abar) / abar).sqrt()[0]), rel=1e-3)
         assert law.sigma_range[1] == pytest.approx(float(((1 - abar) / abar).sqrt()[-1]), rel=1e-3)
@@ -295,7 +296,7 @@ def test_every_scheduler_named_is_in_the_contract_or_shares_its_table() -> None:
 
 def test_time_is_exact_at_the_table_monotone_between_and_held_beyond() -> None:
     scheduler = diffusers.DDPMScheduler()
-    law = pretrained._law("DDPMScheduler", dict(scheduler.config))
+    law = noise_law("DDPMScheduler", dict(scheduler.config))
     abar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).neg().add(1).cumprod(0)
     table = ((1 - abar) / abar).sqrt()
     assert law.time is not None
@@ -312,18 +313,18 @@ def test_time_is_exact_at_the_table_monotone_between_and_held_beyond() -> None:
 
 def test_zero_snr_drops_the_infinite_level() -> None:
     config = {"rescale_betas_zero_snr": True, "beta_schedule": "scaled_linear"}
-    law = pretrained._law("DDIMScheduler", config)
+    law = noise_law("DDIMScheduler", config)
     assert law.sigma_range == pytest.approx((0.01, 3538), rel=1e-3)
     assert law.time is not None
     assert law.time(torch.tensor([1e9])).item() == 998
 
 
 def test_defaults_of_the_scheduler_class_fill_a_short_config() -> None:
-    heun = pretrained._law("HeunDiscreteScheduler", {})
-    ddpm = pretrained._law("DDPMScheduler", {"num_train_timesteps": 1000})
+    heun = noise_law("HeunDiscreteScheduler", {})
+    ddpm = noise_law("DDPMScheduler", {"num_train_timesteps": 1000})
     assert ddpm.sigma_range == pytest.approx((0.0100005, 157.4), rel=1e-3)
     assert heun.sigma_range[1] < 0.2 * ddpm.sigma_range[1]
-    assert pretrained._law("DDPMScheduler", {"predict_epsilon": False}).parametrization == "x0"
+    assert noise_law("DDPMScheduler", {"predict_epsilon": False}).parametrization == "x0"
 
 
 # --- ranges, labels, dtypes, layouts ----------------------------------------------------------
@@ -550,6 +551,33 @@ def test_a_save_that_fails_leaves_the_earlier_prior(
         priors.save(tiny(1), tmp_path, **SAVED)
     assert torch.equal(priors.load(tmp_path).denoise(images(1), 1.0), before)
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("moved", range(5))
+def test_a_save_that_is_cut_short_never_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    priors.save(tiny(0), tmp_path, **SAVED)
+    again = {**SAVED, "sigma_data": 0.2}
+    moves = []
+
+    def replace(*paths: Path) -> None:
+        if len(moves) == moved:
+            raise KeyboardInterrupt
+        moves.append(paths)
+        os.rename(*paths)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(safe_files.os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            priors.save(tiny(1), tmp_path, **again)
+    assert len(moves) == moved
+    with pytest.raises(FileNotFoundError, match=r"no model_index\.json"):
+        priors.load(tmp_path)
+    priors.save(tiny(1), tmp_path, **again)
+    priors.save(tiny(1), tmp_path / "fresh", **again)
+    x, fresh = images(1), priors.load(tmp_path / "fresh")
+    assert torch.equal(priors.load(tmp_path).denoise(x, 1.0), fresh.denoise(x, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,164 @@
+"""A UNet2DModel from its config and its weights, checked before memory is taken for them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .diffusers_settings import check_like, defaults, quiet
+from .safe_files import read_tensors, tensor_shapes
+
+
+class UNet(nn.Module):
+    """A UNet2DModel, and perhaps one of its classes, as network(x, time) -> tensor."""
+
+    def __init__(self, unet: Any, label: int | None) -> None:
+        super().__init__()
+        self.unet, self.label = unet, label
+        learned = unet.config["time_embedding_type"] == "learned"
+        self.steps = int(unet.config["num_train_timesteps"]) if learned else None
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        weight = next(self.unet.parameters())
+        if x.device != weight.device:
+            raise ValueError(
+                f"x is on {x.device}, the network on {weight.device}; move one: prior.to(x.device)"
+            )
+        if self.steps is not None:  # a learned embedding has whole times only
+            time = time.round().long().clamp(0, self.steps - 1)
+        labels = None if self.label is None else torch.full_like(time, self.label, dtype=torch.long)
+        return self.unet(x, time, class_labels=labels, return_dict=False)[0]
+
+
+def empty_unet(raw: dict[str, Any]) -> Any:
+    """The network that config.json describes, without memory for its weights."""
+    with quiet():
+        from diffusers import UNet2DModel
+    if raw.get("_class_name") != "UNet2DModel":
+        raise ValueError(
+            f"config.json describes a {raw.get('_class_name')!r:.80}; only UNet2DModel is supported"
+        )
+    config = {key: value for key, value in raw.items() if not key.startswith("_")}
+    known = defaults(UNet2DModel)
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        raise ValueError(
+            f"config.json has settings that UNet2DModel does not know: {unknown}"[:400]
+        )
+    for key, value in config.items():
+        check_like(known[key], value, f"config.json: {key}")
+    if (
+        not 0 < (config.get("layers_per_block") or 2) <= 64
+        or len(config.get("block_out_channels") or ()) > 32
+    ):
+        raise ValueError("config.json: at most 64 layers_per_block and 32 block_out_channels")
+    if config.get("class_embed_type") is not None:
+        raise ValueError(f"class_embed_type {config['class_embed_type']!r:.80} is not supported")
+    try:
+        with quiet(), torch.device("meta"):
+            return UNet2DModel.from_config(config)
+    except Exception as error:
+        raise ValueError(f"config.json does not describe a UNet2DModel: {error}"[:400]) from error
+
+
+def fill(
+    unet: Any, path: Path, device: torch.device, dtype: torch.dtype, max_parameters: int
+) -> None:
+    """Give a network without memory the tensors of a safetensors file, names and shapes equal."""
+    shapes = tensor_shapes(path)
+    total = sum(map(math.prod, shapes.values()))
+    if total > max_parameters:
+        raise ValueError(
+            f"{path.name} declares {total} values, more than max_parameters = {max_parameters}; "
+            "raise max_parameters if that is meant"
+        )
+    expected = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
+    stored = {_modern(name): name for name in shapes}
+    problems = [f"missing {name}" for name in sorted(set(expected) - set(stored))]
+    problems += [f"unexpected {stored[name]}" for name in sorted(set(stored) - set(expected))]
+    problems += [
+        f"{name} has shape {shapes[stored[name]]}, expected {shape}"
+        for name, shape in sorted(expected.items())
+        if name in stored and shapes[stored[name]] != shape
+    ]
+    if len(stored) != len(shapes):
+        problems.append("some tensors twice, under an old and a new name")
+    if problems:
+        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise ValueError(f"{path.name} does not fit config.json: {'; '.join(problems[:8])}{more}")
+    tensors = read_tensors(path, shapes, dtype)
+    state = {_modern(name): value.to(device) for name, value in tensors}
+    unet.load_state_dict(state, strict=True, assign=True)
+    if any(value.is_meta for value in (*unet.parameters(), *unet.buffers())):
+        raise ValueError("config.json asks for blocks with constants that no weights file holds")
+
+
+def _modern(name: str) -> str:
+    """A tensor's name; attention layers had other names in diffusers before 0.15."""
+    names = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    return re.sub(
+        r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda m: names[m[1]], name
+    )
+
+
+def check_label(config: dict[str, Any], label: int | None) -> None:
+    """A class for networks with classes, and for no other."""
+    classes = config["num_class_embeds"]
+    if classes is None:
+        if label is not None:
+            raise ValueError(f"this network knows no classes; leave class_label out, got {label}")
+        return
+    if label is None:
+        raise ValueError(
+            f"this network was trained with {classes} classes; pass class_label=0 .. {classes - 1}"
+        )
+    if type(label) is not int:
+        raise TypeError(f"class_label must be an int, got {type(label).__name__}")
+    if not 0 <= label < classes:
+        raise ValueError(f"class_label must be 0 .. {classes - 1}, got {label}")
+
+
+def event_shape_of(
+    config: dict[str, Any], facts: dict[str, Any], wanted: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """(C, H, W), from the caller, prior.json or the network's sample_size, and checked."""
+    patch, any_size, fixed = facts["patch"], facts["any_size"], facts.get("event_shape")
+    # Each level but the last halves height and width.
+    least = patch * 2 ** (len(config["down_block_types"]) - 1)
+    if any_size and facts["stride"] % least:
+        raise ValueError(
+            f"stride must be a multiple of {least} for this network, got {facts['stride']}"
+        )
+    channels, rest = divmod(config["in_channels"], patch**2)
+    if rest or not channels:
+        raise ValueError(
+            f"a network with {config['in_channels']} input channels cannot take patches of "
+            f"{patch} x {patch}"
+        )
+    if config["out_channels"] not in (config["in_channels"], 2 * config["in_channels"]):
+        raise ValueError(
+            f"the network gives {config['out_channels']} channels for {config['in_channels']}; "
+            "expected as many, or twice as many with a learned variance"
+        )
+    shape = tuple(wanted if wanted is not None else fixed or ())
+    if not shape:
+        size = config["sample_size"]
+        if size is None:
+            raise ValueError("the folder does not say how large an image is; pass event_shape")
+        sides = size if isinstance(size, list | tuple) else (size, size)
+        shape = (channels, *(n * patch if type(n) is int else n for n in sides))
+    if len(shape) != 3 or not all(type(n) is int and n > 0 for n in shape):
+        raise ValueError(f"event_shape must be three positive integers (C, H, W), got {shape}")
+    if shape[0] != channels or shape[1] % least or shape[2] % least:
+        raise ValueError(
+            f"event_shape must be ({channels}, H, W) with H and W multiples of {least} for this "
+            f"network, got {shape}"
+        )
+    if fixed and tuple(fixed) != shape and not any_size:
+        raise ValueError(f"this prior takes images of shape {tuple(fixed)} only, got {shape}")
+    return shape

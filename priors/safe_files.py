@@ -1,0 +1,156 @@
+"""Files of unknown origin read within limits, and folders rewritten so that a cut is noticed.
+
+JSON and safetensors only: nothing that is read here can run code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import stat
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+_JSON_LIMIT = 2**20
+_HEADER_LIMIT = 100 * 2**20
+_FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def regular_file(root: Path, part: str) -> Path:
+    """root/part, refused unless it is a regular file that lies in root."""
+    try:
+        real = (root / part).resolve(strict=True)
+        mode = real.stat().st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{root.name} has no {part}") from error
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{part} cannot be read: {error}") from error
+    if not real.is_relative_to(root.resolve()):
+        raise ValueError(
+            f"{part} is a link that leaves the folder {root.name}: not read. Copy the folder with "
+            "its links followed (cp -rL)"
+        )
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{part} is not a regular file")
+    return real
+
+
+def read_json(root: Path, part: str) -> dict[str, Any]:
+    """The JSON object in root/part: no key twice, no code asked for."""
+    with open(regular_file(root, part), "rb") as file:
+        text = file.read(_JSON_LIMIT + 1)
+    if len(text) > _JSON_LIMIT:
+        raise ValueError(f"{part} is larger than {_JSON_LIMIT} bytes")
+    values = _parse(text, part)
+    if "auto_map" in values:
+        raise ValueError(f"{part} asks for code of its own (auto_map): never run")
+    return values
+
+
+def _parse(text: bytes, part: str) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        values = dict(pairs)
+        if len(values) != len(pairs):
+            raise ValueError("a key is given twice")
+        return values
+
+    try:
+        values = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{part} is corrupt, its JSON cannot be read: {error}"[:300]) from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{part} must hold a JSON object, got {type(values).__name__}")
+    return values
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The tensors that a safetensors file declares, all floating; none is read."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
+            raise ValueError(
+                f"{path.name} is corrupt or no safetensors file: {size} bytes cannot hold a "
+                f"header of {length}"
+            )
+        header = _parse(file.read(length), path.name)
+    header.pop("__metadata__", None)
+    shapes = {}
+    for name, entry in header.items():
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"{path.name} is corrupt: no shape for {name!r:.80}")
+        if entry.get("dtype") not in _FLOATS:
+            raise ValueError(
+                f"{path.name}: {name!r:.80} is of type {entry.get('dtype')!r:.20}, expected one of "
+                f"{', '.join(_FLOATS)}"
+            )
+        shapes[name] = tuple(shape)
+    return shapes
+
+
+def read_tensors(
+    path: Path, names: Iterable[str], dtype: torch.dtype
+) -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a safetensors file one by one, converted to dtype and finite in it."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in names:
+                value = file.get_tensor(name).to(dtype)
+                if not bool(torch.isfinite(value).all()):
+                    raise ValueError(f"{path.name}: {name} holds values that are not finite")
+                yield name, value
+    except SafetensorError as error:
+        raise ValueError(f"{path.name} is corrupt: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def publish(draft: Path, target: Path, parts: Iterable[str], index: str) -> None:
+    """Move files of draft into target, over earlier ones; the file index is what readers need.
+
+    The earlier index goes before any other file changes and the new one comes after all of them,
+    so a folder in which the moves were cut short has none, and files of two saves never load
+    together.
+    """
+    parts = tuple(parts)
+    for part in (*parts, index):
+        with open(draft / part, "rb+") as file:
+            os.fsync(file.fileno())
+    folders = {(target / part).parent for part in parts} | {target}
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    (target / index).unlink(missing_ok=True)
+    _sync(target)
+    for part in parts:
+        os.replace(draft / part, target / part)
+    for folder in folders:
+        _sync(folder)
+    os.replace(draft / index, target / index)
+    _sync(target)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the disk holds the folder's names, on systems that can be asked to."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
