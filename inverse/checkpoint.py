@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .result import write_bytes
 
 PERIOD = 10.0
 """Seconds between two writes of a running batch."""
@@ -76,7 +77,7 @@ class Checkpoint:
 
     def save(self, number: int, x: Tensor, x0: Tensor, steps: int, final: bool = False) -> None:
         """Keep x (B, *event) after `steps` steps; at most every PERIOD seconds unless final."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         if not final and time.monotonic() - self._last < PERIOD:
             return
@@ -86,11 +87,7 @@ class Checkpoint:
             "steps": str(steps),
             "sha256": fingerprint(x.detach(), x0.detach()),
         }
-        temporary = self.folder / f"batch{number:05d}.{os.getpid()}.tmp"
         state = {"x": x, "x0": x0}
         # Copies: at a last step x and x0 are one tensor, which the format refuses.
         state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-        save_file(state, temporary, metadata=meta)
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(temporary, self._path(number))
+        write_bytes(self._path(number), save(state, meta))

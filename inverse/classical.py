@@ -1,7 +1,8 @@
 """The classical answers that posterior means are compared with, and the measures of both.
 
-None of these functions sees the truth: what they need to know of natural images they estimate from
-the measurement itself.
+`wiener` and `fill` never see the truth: what they need to know of natural images is estimated from
+the measurement, or set once for all. `back_project` chooses its filter by the truth where it is
+given, in its own favour.
 """
 
 from __future__ import annotations

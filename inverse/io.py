@@ -1,20 +1,15 @@
-"""Pictures, arrays and CT slices from files, and files that appear whole or not at all.
+"""Pictures, arrays and CT slices from files.
 
 Nothing in a file is executed, and nothing is allocated before the header's sizes are checked.
-Messages name the file and never a value from inside a DICOM file: no patient's name or number.
 """
 
 from __future__ import annotations
 
-import io
-import logging
 import math
 import os
 import stat
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -22,6 +17,8 @@ from typing import IO, Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+
+from .result import write_bytes as write_bytes
 
 Units = Literal["intensity", "hounsfield", "raw"]
 
@@ -39,7 +36,6 @@ _KINDS = {
     b"\x93NUMPY": "NPY",
     b"PK\x03\x04": "NPZ",
 }
-_PADDING_HU = -1000.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,9 @@ def read_image(path: str | os.PathLike[str], max_values: int = MAX_VALUES) -> Im
     if kind == "NPY":
         return _image_from_array(path, read_array(path, max_values))
     if kind == "DICOM":
-        return _read_dicom(path, max_values)
+        from .dicom import read_slice
+
+        return read_slice(path, max_values)
     if kind == "NPZ":
         raise ValueError(f"{path}: is an archive of arrays; save the one array as .npy")
     return _read_picture(path, max_values, kind)
@@ -111,47 +109,7 @@ def read_array(
             with archive.open(info) as member:
                 return _load_npy(path, member, info.file_size, max_values)
     except (zipfile.BadZipFile, EOFError, KeyError, OSError, NotImplementedError) as error:
-        raise _corrupt(path, error) from error
-
-
-def write_png(path: str | os.PathLike[str], array: Tensor | np.ndarray[Any, Any]) -> None:
-    """Write (H, W), (1, H, W) or (3, H, W) as an 8-bit PNG that appears whole or not at all.
-
-    Floats must lie in [0, 1] (clamp them first where they may not); uint8 is written as it is.
-    """
-    from PIL import Image as Picture
-
-    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-    if values.ndim == 3 and values.shape[0] in (1, 3):
-        values = values[0] if values.shape[0] == 1 else values.transpose(1, 2, 0)
-    elif values.ndim != 2:
-        raise ValueError(f"a picture is (H, W), (1, H, W) or (3, H, W), got {values.shape}")
-    if values.dtype != np.uint8:
-        if values.dtype.kind != "f":
-            raise TypeError(f"a picture has dtype uint8 or floating point, got {values.dtype}")
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"values span [{values.min():g}, {values.max():g}], expected [0, 1]; rescale or "
-                "clamp them first"
-            )
-        values = np.round(values * 255).astype(np.uint8)
-    buffer = io.BytesIO()
-    Picture.fromarray(values).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
-
-
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file under a temporary name in its folder, then rename it: never half a file."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise corrupt(path, error) from error
 
 
 def check_file(path: Path) -> None:
@@ -186,13 +144,15 @@ def _kind(path: Path) -> str:
     raise ValueError(f"{path}: {reason}; expected PNG, JPEG, TIFF, NPY or DICOM")
 
 
-def _corrupt(path: Path, error: Exception, detail: bool = True) -> ValueError:
+def corrupt(path: Path, error: Exception, detail: bool = True) -> ValueError:
+    """The refusal of a file that a decoder failed on; `detail` quotes what the decoder said."""
     text = " ".join(str(error).split())[:120] if detail else ""
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return ValueError(f"{path}: is corrupt or truncated ({reason}); fetch or export it again")
 
 
-def _check_size(path: Path, shape: tuple[int, ...], max_values: int) -> None:
+def check_size(path: Path, shape: tuple[int, ...], max_values: int) -> None:
+    """Refuse a declared shape that is too large or empty, before memory is taken."""
     if math.prod(shape) > max_values:
         size = " x ".join(map(str, shape))
         raise ValueError(
@@ -212,13 +172,13 @@ def _load_npy(path: Path, file: IO[bytes], size: int, max_values: int) -> np.nda
         else:
             raise ValueError(f"format version {version}")
     except Exception as error:
-        raise _corrupt(path, error) from None
+        raise corrupt(path, error) from None
     shape, fortran, dtype = header
     if dtype.hasobject:
         raise ValueError(f"{path}: holds pickled objects, which are never read; save plain numbers")
     if dtype.kind not in "fiubc":
         raise ValueError(f"{path}: holds {dtype}, not numbers; save a plain array")
-    _check_size(path, shape, max_values)
+    check_size(path, shape, max_values)
     count = math.prod(shape)
     expected, found = count * dtype.itemsize, size - file.tell()
     if expected != found:
@@ -229,7 +189,7 @@ def _load_npy(path: Path, file: IO[bytes], size: int, max_values: int) -> np.nda
     try:
         content = file.read(expected)
     except Exception as error:  # a broken member of an archive
-        raise _corrupt(path, error) from None
+        raise corrupt(path, error) from None
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C").copy()
 
 
@@ -277,14 +237,14 @@ def _read_picture(path: Path, max_values: int, kind: str) -> Image:
                         picture = picture.convert("RGB" if picture.mode == "P" else "L")
                     values = np.asarray(picture)
     except UnidentifiedImageError as error:
-        raise _corrupt(path, error, detail=False) from None
+        raise corrupt(path, error, detail=False) from None
     except Picture.DecompressionBombError:
         raise ValueError(
             f"{path}: declares more than {max_values} values; use a part of it"
         ) from None
     except Exception as error:  # the decoders raise nearly anything on broken files
-        raise _corrupt(path, error) from None
-    _check_size(path, size, max_values)
+        raise corrupt(path, error) from None
+    check_size(path, size, max_values)
     if refuse is not None:
         raise ValueError(f"{path}: {refuse}")
     if picture.mode == "F":
@@ -311,67 +271,3 @@ def _picture_refusal(picture: Any, path: Path, kind: str) -> str | None:
     if deep and mode == "RGB":
         return "has 16 bits per colour, of which 8 would be lost; save it as a float .npy"
     return None
-
-
-@contextmanager
-def _silent_pydicom() -> Iterator[None]:
-    """pydicom's warnings quote values, which may be a patient's name."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before
-
-
-def _read_dicom(path: Path, max_values: int) -> Image:
-    import pydicom
-    from pydicom.pixels import apply_modality_lut
-
-    try:
-        with _silent_pydicom():
-            header = pydicom.dcmread(path, stop_before_pixels=True)
-            frames, samples = int(header.get("NumberOfFrames") or 1), header.get("SamplesPerPixel")
-            shape = (int(header.get("Rows") or 0), int(header.get("Columns") or 0))
-            modality, kind = header.get("Modality"), header.get("RescaleType") or "HU"
-            rescaled = "RescaleSlope" in header and "RescaleIntercept" in header
-            colour = samples != 1 or "MONOCHROME" not in str(
-                header.get("PhotometricInterpretation")
-            )
-            spacing = header.get("PixelSpacing")
-            spacing = None if not spacing else (float(spacing[0]), float(spacing[1]))
-            padding = header.get("PixelPaddingValue")
-    except Exception as error:
-        raise _corrupt(path, error, detail=False) from None
-    for wrong, reason in (
-        (0 in shape, "holds no pixels; name an image file of the series"),
-        (frames > 1, f"holds {frames} frames; save one slice alone"),
-        (colour, "is a colour image; only monochrome CT slices are read"),
-        (modality != "CT", "is no CT slice; only CT has Hounsfield units"),
-        (not rescaled, "states no rescale, so its Hounsfield units are unknown; export it again"),
-        (kind not in ("HU", "US"), "is rescaled to another unit than HU; export it in HU"),
-        (
-            spacing is not None and not all(0 < s < math.inf for s in spacing),
-            "states an impossible pixel spacing; export it again",
-        ),
-    ):
-        if wrong:
-            raise ValueError(f"{path}: {reason}")
-    _check_size(path, shape, max_values)
-    try:
-        with _silent_pydicom():
-            dataset = pydicom.dcmread(path)
-            missing = "PixelData" not in dataset
-            stored = None if missing else dataset.pixel_array
-            hu = None if stored is None else np.asarray(apply_modality_lut(stored, dataset))
-    except Exception as error:
-        raise _corrupt(path, error, detail=False) from None
-    if stored is None or hu is None:
-        raise ValueError(f"{path}: holds no pixels; name an image file of the series")
-    data = torch.from_numpy(hu.astype(np.float32))
-    if padding is not None:
-        data[torch.from_numpy(stored == padding)] = _PADDING_HU
-    return Image(data[None], "hounsfield", spacing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -83,23 +84,32 @@ class Samples:
             arrays["std"] = self.std
         checksums = {}
         for name, array in arrays.items():
-            path = out / f"{name}.npy"
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            with open(temporary, "wb") as handle:
-                np.save(handle, array.detach().cpu().numpy(), allow_pickle=False)
-                handle.flush()
-                os.fsync(handle.fileno())
-            checksums[path.name] = hashlib.sha256(temporary.read_bytes()).hexdigest()
-            os.replace(temporary, path)
+            buffer = io.BytesIO()
+            np.save(buffer, array.detach().cpu().numpy(), allow_pickle=False)
+            content = buffer.getbuffer()
+            checksums[f"{name}.npy"] = hashlib.sha256(content).hexdigest()
+            write_bytes(out / f"{name}.npy", content)
         report = {**self.diagnostics, "sha256": checksums}
-        temporary = out / f"diagnostics.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(report, indent=2) + "\n")
-        os.replace(temporary, out / "diagnostics.json")
+        write_bytes(out / "diagnostics.json", (json.dumps(report, indent=2) + "\n").encode())
         return out
 
     def _needs(self, n: int, what: str) -> None:
         if len(self) < n:
             raise ValueError(f"{what} needs at least {n} samples, got {len(self)}")
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write a file under a temporary name in its folder, then rename it: never half a file."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @torch.no_grad()

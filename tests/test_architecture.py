@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("priors", "forward_models", "inverse")
-OUTER_ROOMS = ("inverse.io", "inverse.figures", "inverse.demo", "inverse.cli", "inverse.classical")
+OUTER_ROOMS = (
+    "inverse.io", "inverse.dicom", "inverse.figures", "inverse.classical", "inverse.demo",
+    "inverse.cli", "inverse.commands", "inverse.measurement", "inverse.training_command",
+)  # fmt: skip
 LAZY = ("diffusers", "torchvision", "matplotlib", "skimage", "scipy", "kornia", "pydicom")
 
 

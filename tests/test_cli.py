@@ -232,6 +232,7 @@ class TestReconstruct:
         (["rgb.png", "--forward", "blur", "--blur-sigma", "1"], "3 channels"),
         (["in.png", "--forward", "sharpen"], "sharpen"),
         (["in.png", "--forward", "blur", "--blur-sigma", "1", "--method", "magic"], "known:"),
+        (["in.png", "--forward", "blur", "--blur-sigma", "1", "--method", "exact"], "that can:"),
         (["in.png", "--forward", "blur", "--blur-sigma", "1", "--sigma", "0"], "positive"),
         (["in.png", "--forward", "blur", "--blur-sigma", "1", "--sigma", "nan"], "positive"),
         (["big.npy", "--forward", "blur", "--blur-sigma", "1", "--simulate"], "units"),

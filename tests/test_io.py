@@ -13,7 +13,9 @@ import torch
 from PIL import Image as Picture
 from pydicom.data import get_testdata_file
 
-from inverse.io import read_array, read_image, write_bytes, write_png
+from inverse import Samples
+from inverse.checkpoint import Checkpoint
+from inverse.io import read_array, read_image, write_bytes
 
 CT = str(get_testdata_file("CT_small.dcm", download=False))
 
@@ -325,24 +327,6 @@ class TestFiles:
         assert not thread.is_alive()
         assert "pipe or device" in errors[0]
 
-    @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 4, 5)])
-    def test_png_round_trip(self, tmp_path, shape):
-        values = torch.from_numpy(noise(*shape)).float() / 255
-        write_png(tmp_path / "a.png", values)
-        assert torch.equal(read_image(tmp_path / "a.png").data, values.reshape(-1, 4, 5))
-        write_png(tmp_path / "a.png", noise(*shape))
-        assert torch.equal(read_image(tmp_path / "a.png").data, values.reshape(-1, 4, 5))
-        assert os.listdir(tmp_path) == ["a.png"]
-
-    @pytest.mark.parametrize(("array", "kind"), [
-        (torch.full((4, 4), 1.1), ValueError), (torch.full((4, 4), torch.nan), ValueError),
-        (torch.zeros(2, 4, 4), ValueError), (torch.zeros(4, 4, dtype=torch.int64), TypeError),
-    ])  # fmt: skip
-    def test_png_refuses_what_it_would_have_to_change(self, tmp_path, array, kind):
-        with pytest.raises(kind):
-            write_png(tmp_path / "a.png", array)
-        assert os.listdir(tmp_path) == []
-
     def test_a_failed_write_keeps_the_old_file(self, tmp_path, monkeypatch):
         write_bytes(tmp_path / "a", b"old")
         monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
@@ -350,3 +334,12 @@ class TestFiles:
             write_bytes(tmp_path / "a", b"new")
         assert os.listdir(tmp_path) == ["a"]
         assert (tmp_path / "a").read_bytes() == b"old"
+
+    def test_saving_samples_or_a_state_on_a_full_disk_leaves_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+        x = torch.zeros(2, 1, 4, 4)
+        with pytest.raises(OSError, match="full"):
+            Samples(x).save(tmp_path)
+        with pytest.raises(OSError, match="full"):
+            Checkpoint(tmp_path, "key").save(0, x, x, 1, final=True)
+        assert os.listdir(tmp_path) == []

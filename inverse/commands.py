@@ -1,0 +1,157 @@
+"""What the commands demo, sample, reconstruct and methods do with their parsed options."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import inverse
+import priors
+from forward_models import Blur, Inpainting, LinearGaussian, Tomography, load_classifier
+from priors import NetworkPrior, Prior, pretrained
+
+from . import classical, demo
+from .figures import Column, panel
+from .io import write_bytes
+from .measurement import data_range, in_hounsfield_units, measure
+from .result import Samples
+from .samplers import Step
+
+Progress = Callable[[int, int], None]
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Progress]:
+    """A progress bar on a terminal: show(steps done, steps in all)."""
+    from tqdm import tqdm
+
+    with tqdm(desc=label, leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
+
+
+def run_demo(args: Namespace) -> None:
+    """Run the demonstration and print its table."""
+    with contextlib.ExitStack() as stack:
+        bars: dict[str, Progress] = {}
+
+        def show(job: str, step: Step) -> None:
+            if job not in bars:
+                stack.close()
+                bars[job] = stack.enter_context(progress(job))
+            bars[job](step.index, step.total)
+
+        results = demo.run(args.out, args.seed, show, digit=args.digit)
+    print(demo.table(results))
+    print(f"pictures and metrics.json are in {args.out}")
+
+
+def list_methods(args: Namespace) -> None:
+    """Print every method with its needs, cost and paper."""
+    for m in inverse.methods():
+        print(f"{m.name}  ({m.family}; {m.steps} steps by default)")
+        rows = {"needs": m.needs, "cost": m.cost, "exact when": m.exact_when, "paper": m.paper}
+        print("\n".join(f"    {name:<11} {text}" for name, text in rows.items()))
+
+
+def draw_from_prior(args: Namespace) -> None:
+    """Draw from a prior, or from its posterior given a class."""
+    if args.label is None and (args.classifier or args.method):
+        raise ValueError("--method and --classifier: need a --class; leave them out, or add it")
+    classifier = args.classifier
+    if args.label is not None and not classifier and args.prior in pretrained.bundled_names():
+        classifier = f"{args.prior}-noisy"
+    prior = _load_prior(args, None if classifier else args.label)
+    target: Prior = prior
+    if classifier:
+        target = inverse.condition(prior, load_classifier(classifier), torch.tensor(args.label))
+    samples = _draw(args, target, args.method if classifier else None, "sampling")
+    panel(args.out / "panel.png", _sample_columns(samples, 8), window=_window(prior))
+    print(f"{args.n} samples in {samples.diagnostics['seconds']:.1f} s are in {args.out}")
+
+
+def reconstruct(args: Namespace) -> None:
+    """Draw from the posterior given a measurement, beside the classical answer to it."""
+    prior = _load_prior(args)
+    measured = measure(args, prior)
+    posterior = inverse.condition(prior, measured.model, measured.y)
+    samples = _draw(args, posterior, args.method, args.forward)
+    truth, span = measured.truth, measured.span
+    answer, name = _classical(measured.model, measured.y, args.sigma, truth)
+    report = {"residual_sigma": math.sqrt(samples.diagnostics["reduced_chi2"])}
+    notes = {"classical": "", "mean": ""}
+    for key, estimate in (("classical", answer), ("mean", samples.mean[None])):
+        if truth is not None and estimate is not None:
+            report[f"psnr_{key}"] = classical.psnr(truth, estimate, span)
+            report[f"ssim_{key}"] = classical.ssim(truth[0], estimate[0], span)
+            notes[key] = f"{report[f'psnr_{key}']:.1f} dB"
+    write_bytes(args.out / "metrics.json", (json.dumps(report, indent=2) + "\n").encode())
+    columns = [] if truth is None else [Column("truth", truth[0])]
+    kind: Any = "sinogram" if args.forward == "ct" else "image"
+    columns.append(Column("measurement", measured.shown, kind=kind))
+    if answer is not None:
+        columns.append(Column(name, answer[0], notes["classical"]))
+    columns.append(Column("posterior mean", samples.mean, notes["mean"]))
+    if len(samples) > 1:
+        columns.append(Column("standard deviation", samples.std, kind="std"))
+    columns += _sample_columns(samples, 3)
+    panel(args.out / "panel.png", columns, window=_window(prior))
+    print("\n".join(f"{key:<15} {value:.4g}" for key, value in report.items()))
+    print(f"{args.n} samples by {samples.diagnostics['method']} are in {args.out}")
+
+
+def _load_prior(args: Namespace, label: int | None = None) -> NetworkPrior:
+    span = None if args.data_range is None else (args.data_range[0], args.data_range[1])
+    try:
+        return priors.load(args.prior, data_range=span, class_label=label)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"--prior {args.prior}: {error}") from error
+
+
+def _draw(args: Namespace, target: Prior, method: str | None, label: str) -> Samples:
+    """Draw and save; samples that are not finite are refused, not saved."""
+    with progress(label) as show:
+        samples = inverse.sample(
+            target, args.n, method=method, steps=args.steps, seed=args.seed,
+            callback=lambda step: show(step.index, step.total),
+        )  # fmt: skip
+    bad = int((~samples.x.isfinite()).sum())
+    if bad:
+        raise FloatingPointError(f"the samples hold {bad} values that are not finite; more --steps")
+    samples.save(args.out)
+    return samples
+
+
+def _classical(
+    model: LinearGaussian, y: Tensor, sigma: float, truth: Tensor | None
+) -> tuple[Tensor | None, str]:
+    """The classical answer and its name, where there is one."""
+    operator = model.operator
+    if isinstance(operator, Tomography):
+        answer, name = classical.back_project(operator, y, truth)
+        return answer, f"FBP, {name}"
+    if isinstance(operator, Blur) and operator.padding == "circular":
+        return classical.wiener(operator, y, sigma), "Wiener filter"
+    if isinstance(operator, Inpainting):
+        return classical.fill(operator.mask, y, sigma), "biharmonic + NLM"
+    return None, ""
+
+
+def _sample_columns(samples: Samples, most: int) -> list[Column]:
+    return [Column(f"sample {i + 1}", x) for i, x in enumerate(samples.x[:most])]
+
+
+def _window(prior: NetworkPrior) -> tuple[float, float]:
+    return demo.CT_WINDOW if in_hounsfield_units(prior) else data_range(prior)
