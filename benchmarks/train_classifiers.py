@@ -34,14 +34,11 @@ def accuracy(model: Classifier | NoisyClassifier, x0, labels, sigma: float = 0.0
     right = 0
     for images, truth in zip(x0.split(500), labels.split(500), strict=True):
         x = images + sigma * torch.randn(images.shape, generator=g)
-        rows = []
-        for k in range(10):
-            y = torch.full((len(x),), k)
-            if isinstance(model, NoisyClassifier):
-                rows.append(model.log_likelihood(y, x, max(sigma, SIGMA_RANGE[0])))
-            else:
-                rows.append(model.log_likelihood(y, x))
-        right += int((torch.stack(rows, 1).argmax(1) == truth).sum())
+        if isinstance(model, NoisyClassifier):
+            logits = model.logits(x, max(sigma, SIGMA_RANGE[0]))
+        else:
+            logits = model.logits(x)
+        right += int((logits.argmax(1) == truth).sum())
     return right / len(labels)
 
 
