@@ -14,9 +14,9 @@ from priors import Prior, geometric
 from priors.prior import CovarianceProduct, event_size
 
 from .checkpoint import Checkpoint, fingerprint
-from .recipes import Recipe, choose, find, methods
 from .posterior import Posterior
 from .randomness import check_seed
+from .recipes import Recipe, choose, find, methods
 from .result import Samples, measurement_fit
 from .samplers import Callback, Multistep, Sampler, Step
 
