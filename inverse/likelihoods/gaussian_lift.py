@@ -129,10 +129,16 @@ class GaussianLift(Likelihood):
         return torch.as_tensor(self.model.noise_variance, dtype=real, device=residual.device)
 
     def _tweedie_shift(self, moments: Moments, residual: Tensor, tweedie: Tweedie) -> Tensor:
-        """C A^T v with (S + A C A^T) v = r, by conjugate gradients, one product an iteration.
+        """C A^T v with (S + A C A^T) v = r, by conjugate residuals, one product an iteration.
 
-        As v is a combination of the search directions p_k, and C A^T p_k is computed anyway,
-        the shift C A^T v is gathered on the way.
+        A network's Jacobian is neither quite symmetric nor quite positive, so each iteration
+        takes the step of least residual over all directions so far (GCR), which never makes the
+        residual larger; for a covariance in closed form the last direction is enough. As v is a
+        combination of directions p, and C A^T p is computed anyway, the shift C A^T v is
+        gathered on the way.
+
+        Paper: Eisenstat, Elman and Schultz, "Variational Iterative Methods for Nonsymmetric
+        Systems of Linear Equations", 1983, https://doi.org/10.1137/0720023
         """
         operator, noise = self.model.operator, self._noise(residual)
         axes = tuple(range(1, residual.ndim))
@@ -140,24 +146,27 @@ class GaussianLift(Likelihood):
         def dot(a: Tensor, b: Tensor) -> Tensor:
             return (a * b.conj()).real.sum(axes, keepdim=True)
 
+        def on_image(a: Tensor) -> Tensor:
+            return a.reshape(-1, *[1] * (moments.x0.ndim - 1))
+
+        memory = 1 if moments.exact else tweedie.budget(False)
+        past: list[tuple[Tensor, Tensor, Tensor]] = []
         shift = torch.zeros_like(moments.x0)
-        p = r = residual
-        rr = first = dot(r, r)
-        going = rr > 0
+        r = residual
+        target = tweedie.tolerance**2 * dot(r, r)
         for _ in range(tweedie.budget(moments.exact)):
-            spread = moments.covariance(operator.adjoint(p))
-            q = noise * p + operator(spread)
-            curvature = dot(p, q)
-            # A network's Jacobian need not be positive: such a sample keeps what it has.
-            going = going & (curvature > 0) & (rr > tweedie.tolerance**2 * first)
+            going = dot(r, r) > target
             if not bool(going.any()):
                 break
-            step = torch.where(going, rr / torch.where(going, curvature, 1), 0)
-            shift = shift + step.reshape(-1, *[1] * (shift.ndim - 1)) * spread
-            r = r - step * q
-            rr_next = dot(r, r)
-            p = r + torch.where(going, rr_next / torch.where(going, rr, 1), 0) * p
-            rr = torch.where(going, rr_next, rr)
+            spread = moments.covariance(operator.adjoint(r))
+            q = noise * r + operator(spread)
+            for q_past, spread_past, qq_past in past:
+                overlap = dot(q, q_past) / qq_past
+                q, spread = q - overlap * q_past, spread - on_image(overlap) * spread_past
+            qq = dot(q, q).clamp(min=torch.finfo(target.dtype).tiny)
+            step = torch.where(going, dot(r, q) / qq, 0)
+            shift, r = shift + on_image(step) * spread, r - step * q
+            past = [*past, (q, spread, qq)][-memory:]
         return shift
 
     def log_likelihood(self, moments: Moments) -> Tensor:
