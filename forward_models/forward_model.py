@@ -55,8 +55,17 @@ class ForwardModel(ABC):
         if self.measurement_shape is not None:
             ndim = len(self.measurement_shape)
         if ndim is not None and y.ndim == ndim:
+            if self.measurement_shape is not None and tuple(y.shape) != self.measurement_shape:
+                raise ValueError(
+                    f"y has shape {tuple(y.shape)}, expected {self.measurement_shape}, or a batch "
+                    "of these"
+                )
             y = y[None]
         check_batched("y", y, self.measurement_shape, ndim)
+        return self._check_values(y)
+
+    def _check_values(self, y: Tensor) -> Tensor:
+        """Refuse entries of y (B, *measurement) that are not finite; returns y."""
         check_finite("y", y)
         return y
 

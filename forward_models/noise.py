@@ -83,6 +83,15 @@ class LinearGaussian(ForwardModel):
         measured = self.operator.measured
         return None if measured is None else measured.to(y.device).expand(y.shape[1:])
 
+    def _check_values(self, y: Tensor) -> Tensor:
+        """Only entries that are measured are data; the others may be anything, and become 0."""
+        if isinstance(self.sigma, Tensor) and self.sigma.shape != y.shape[1:]:
+            raise ValueError(
+                f"sigma has shape {tuple(self.sigma.shape)}, the measurement {tuple(y.shape[1:])}"
+            )
+        measured = self._measured(y)
+        return super()._check_values(y if measured is None else torch.where(measured, y, 0))
+
     def count(self, y: Tensor) -> int:
         """M, the real numbers that one measurement like y (B, *measurement) carries as data."""
         measured = self._measured(y)
@@ -104,7 +113,7 @@ class LinearGaussian(ForwardModel):
         prediction = self.operator.apply(x)
         scaled = self._residual(y, prediction) / self._per_entry(prediction)
         squares = scaled.abs().square() if scaled.is_complex() else scaled.square()
-        return -0.5 * squares.flatten(1).sum(1) - self._log_normaliser(prediction)
+        return -0.5 * squares.reshape(len(squares), -1).sum(1) - self._log_normaliser(prediction)
 
     def _log_normaliser(self, y: Tensor) -> Tensor:
         """1/2 sum over the data of log(2 pi sigma_i^2), a scalar."""

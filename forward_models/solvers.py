@@ -30,7 +30,7 @@ def per_sample(value: Tensor, like: Tensor) -> Tensor:
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Re <a, b> of each sample over all axes but the first, shape (B,)."""
     product = a.conj() * b if a.is_complex() else a * b
-    return product.flatten(1).sum(1).real
+    return product.reshape(len(product), -1).sum(1).real
 
 
 def conjugate_gradients(

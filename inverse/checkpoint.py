@@ -42,11 +42,12 @@ class Checkpoint:
     """One folder, one file per batch of samples: x and the number of steps done.
 
     Files are written whole under a temporary name and then renamed. A state of another run is
-    refused, never overwritten.
+    refused, never overwritten: the key tells runs of other settings apart, the probe (what the
+    run's denoiser makes of fixed noise, compared to three digits) other priors and operators.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self.key = folder, key
+    def __init__(self, folder: Path, key: str, probe: Tensor) -> None:
+        self.folder, self.key, self.probe = folder, key, probe.detach().cpu()
         self._last = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -63,16 +64,22 @@ class Checkpoint:
         try:
             with safe_open(path, "pt") as handle:
                 meta = handle.metadata()
-                x, x0 = handle.get_tensor("x"), handle.get_tensor("x0")
+                x, x0, probe = (handle.get_tensor(k) for k in ("x", "x0", "probe"))
         except Exception as error:
             raise ValueError(f"{path} is corrupt ({error}); delete it to start again") from error
+        if meta["sha256"] != fingerprint(x, x0, probe):
+            raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
         if meta["key"] != self.key:
             raise ValueError(
                 f"{self.folder} holds another run (key {meta['key'][:12]}, this one is "
                 f"{self.key[:12]}); choose another folder or delete it"
             )
-        if meta["sha256"] != fingerprint(x, x0):
-            raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
+        spread = 1e-3 * float(self.probe.abs().max())
+        if not torch.allclose(probe, self.probe, rtol=0, atol=spread):
+            raise ValueError(
+                f"{self.folder} holds another run: its prior, forward model or method denoise "
+                "differently; choose another folder or delete it"
+            )
         return x, x0, int(meta["steps"])
 
     def save(self, number: int, x: Tensor, x0: Tensor, steps: int, final: bool = False) -> None:
@@ -85,9 +92,9 @@ class Checkpoint:
         meta = {
             "key": self.key,
             "steps": str(steps),
-            "sha256": fingerprint(x.detach(), x0.detach()),
+            "sha256": fingerprint(x.detach(), x0.detach(), self.probe),
         }
-        state = {"x": x, "x0": x0}
+        state = {"x": x, "x0": x0, "probe": self.probe}
         # Copies: at a last step x and x0 are one tensor, which the format refuses.
         state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
         write_bytes(self._path(number), save(state, meta))

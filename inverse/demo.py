@@ -53,13 +53,13 @@ class Job:
 
 JOBS = (
     Job("digits", "digits", "exact", steps=40, n=12),
-    Job("deblur", "photographs", "mmps", steps=32, n=8),
-    Job("inpaint", "photographs", "mmps", steps=32, n=8),
-    Job("ct", "ct", "mmps", steps=32, n=8),
+    Job("deblur", "photographs", "mmps", steps=24, n=12),
+    Job("inpaint", "photographs", "mmps", steps=24, n=12),
+    Job("ct", "ct", "mmps", steps=24, n=8),
 )
 
 BLUR_SIGMA, BLUR_NOISE = 1.5, 0.02
-KEEP, INPAINT_NOISE = 0.35, 0.05
+KEEP, INPAINT_NOISE = 0.7, 0.1
 ANGLES, CT_NOISE = 30, 0.01
 CT_WINDOW = (-700.0, 500.0)
 

@@ -60,8 +60,23 @@ class Posterior(Prior):
 
     def given(self, model: Model, y: Tensor | int) -> Posterior:
         """The posterior after one more measurement."""
-        posterior = condition(self.prior, model, y, lift=self.lift)
-        return Posterior(posterior.prior, self.factors + posterior.factors, self.lift)
+        added = condition(self.prior, model, y, lift=self.lift)
+        if added.event_shape != self.event_shape:
+            raise ValueError(
+                f"the measurements so far are of images {self.event_shape}, this one of "
+                f"{added.event_shape}"
+            )
+        factors = self.factors + added.factors
+        batches = {z.shape[0] for _, z in factors} - {1}
+        if len(batches) > 1:
+            raise ValueError(
+                f"measurements of {sorted(batches)} samples do not go together; give one for all "
+                "samples, or as many in each"
+            )
+        kinds = {z.dtype.to_real() for _, z in factors if z.is_floating_point() or z.is_complex()}
+        if len(kinds) > 1:
+            raise TypeError(f"the measurements have dtypes {kinds}; convert them to one")
+        return Posterior(self.prior, factors, self.lift)
 
     def lifted(self, lift: Lift) -> Posterior:
         """The same measurements, seen at noise level sigma in another way."""
@@ -117,7 +132,8 @@ def condition(
     if not isinstance(prior, Prior):
         raise TypeError(f"prior must be a priors.Prior, got {type(prior).__name__}")
     if isinstance(prior, Posterior):
-        return prior.given(model, y)
+        posterior = prior if lift is default_lift else prior.lifted(lift)
+        return posterior.given(model, y)
     if not isinstance(model, ForwardModel | TimeDependent):
         raise TypeError(
             f"model must be a forward_models.ForwardModel or TimeDependent, got "

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from forward_models import LinearGaussian, TimeDependent
-from priors import VP, Prior, geometric
+from forward_models import Identity, Inpainting, LinearGaussian, TimeDependent
+from priors import VP, Empirical, Gaussian, Prior, geometric
+from priors.covariance import Diagonal
+from priors.linear_gaussian import LIMIT
+from priors.prior import event_size
 
 from .likelihoods import (
     Exact,
@@ -129,7 +132,20 @@ def _exact_applies(posterior: Posterior) -> str | None:
             )
         if y.shape[0] != 1:
             return "the closed form takes one measurement, not one for each sample"
+        largest = event_size(posterior.event_shape) * max(
+            event_size(posterior.event_shape), y[0].numel()
+        )
+        if not _diagonal(posterior.prior, model) and largest > LIMIT:
+            return f"the closed form needs a matrix of {largest} entries, more than {LIMIT}"
     return None
+
+
+def _diagonal(prior: Prior, model: LinearGaussian) -> bool:
+    """Whether conditioning needs no matrix: a mask over independent values, or stored samples."""
+    if isinstance(prior, Empirical):
+        return True
+    independent = isinstance(prior, Gaussian) and isinstance(prior.C, Diagonal)
+    return independent and isinstance(model.operator, Inpainting | Identity)
 
 
 def _linear_applies(posterior: Posterior) -> str | None:

@@ -127,7 +127,7 @@ def measurement_fit(
             if isinstance(model, LinearGaussian):
                 r = model.residual(own, part)
                 scaled = r / torch.as_tensor(model.sigma, device=r.device)
-                total = scaled.abs().square().flatten(1).sum(1)
+                total = scaled.abs().square().reshape(len(part), -1).sum(1)
                 rows.append((total / model.count(own)).sqrt())
             elif isinstance(model, ForwardModel):
                 rows.append(model.log_likelihood(own, part))

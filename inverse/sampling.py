@@ -14,8 +14,8 @@ from priors import Prior, geometric
 from priors.prior import CovarianceProduct, event_size
 
 from .checkpoint import Checkpoint, fingerprint
-from .posterior import Posterior
-from .randomness import check_seed
+from .posterior import Posterior, default_lift
+from .randomness import NoiseStream, check_seed
 from .recipes import Recipe, choose, find, methods
 from .result import Samples, measurement_fit
 from .samplers import Callback, Multistep, Sampler, Step
@@ -70,11 +70,12 @@ def sample(
     """Draw n samples of a posterior (or of any prior).
 
     Args:
-        posterior: from `inverse.condition`; a plain Prior is sampled unconditionally.
+        posterior: from `inverse.condition`; a plain Prior is sampled unconditionally, by exact
+            draws where it has them and no steps are asked for.
         n: number of samples.
         method: a name from `inverse.methods()`, with the paper's defaults. By default: exact
             where the posterior is known exactly, mmps where the forward models are linear, dps
-            elsewhere.
+            elsewhere; a posterior with a lift of the caller's own keeps it.
         steps: noise levels to go through; by default the method's.
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.
@@ -82,7 +83,8 @@ def sample(
         batch: samples taken through the network together; by default as many as 2^22 values.
         callback: called after each step with a `Step`.
         checkpoint: a folder in which the run keeps its state; the same call goes on from there.
-        dtype: of the samples; by default the measurement's real dtype, else float32.
+        dtype: of the samples; by default the measurement's real dtype, else the prior's, else
+            float32.
         device: where the prior, the forward models and y live.
     Returns:
         Samples, whose `.x` is (n, *event_shape).
@@ -97,6 +99,8 @@ def sample(
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if sampler is not None and not isinstance(sampler, Sampler):
+        raise TypeError(f"sampler must be a samplers.Sampler, got {sampler!r}")
     if sampler is not None and (method is not None or steps is not None):
         raise ValueError("give a method (with steps) or a sampler, not both")
     seed = check_seed(seed)
@@ -106,21 +110,23 @@ def sample(
         raise ValueError(f"y holds {paired[0]} measurements, so n must be {paired[0]}, got {n}")
     if dtype is None:
         real = [y.dtype.to_real() for _, y in factors if y.is_floating_point() or y.is_complex()]
-        dtype = real[0] if real else torch.float32
+        dtype = real[0] if real else getattr(posterior, "dtype", torch.float32)
+    began = time.perf_counter()
     label, recipe = _recipe(posterior, method, steps, sampler)
     size = event_size(recipe.prior.event_shape)
     batch = n if paired else min(n, batch or max(1, 2**22 // size))
 
-    began = time.perf_counter()
     spent: dict[str, Any] = {"network_calls": 0, "jacobian_products": 0}
     if recipe.sampler is None:
-        generator = torch.Generator().manual_seed(seed)
-        x = recipe.prior.sample(n, generator=generator).to(device, dtype)  # type: ignore[attr-defined]
+        noise = NoiseStream(seed, range(n), recipe.prior.event_shape, dtype, device)
+        u = torch.special.ndtr(noise.normal(1).reshape(n, -1)[:, 0].double())
+        x = recipe.prior.transform(noise.normal(0), u)  # type: ignore[attr-defined]
     else:
         store = None
         if checkpoint is not None:
-            key = fingerprint(seed, n, batch, label, recipe.sampler.levels, dtype, factors)
-            store = Checkpoint(Path(checkpoint), key)
+            settings = sorted(vars(recipe.sampler).items())
+            key = fingerprint(seed, n, batch, label, settings, dtype, factors)
+            store = Checkpoint(Path(checkpoint), key, _probe(recipe, batch, dtype, device))
         x, spent = _run(recipe, n, batch, seed, callback, store, dtype, device)
     diagnostics = {
         "method": label,
@@ -142,12 +148,23 @@ def _recipe(
     if not isinstance(posterior, Posterior):
         if name is not None:
             find(name)  # an unknown name is refused as such
+            if name != "exact":
+                raise ValueError(
+                    f"method {name!r} needs a measurement; for draws from the prior leave it out, "
+                    "or pass a sampler"
+                )
+        if steps is None and hasattr(posterior, "transform"):
+            return "exact", Recipe(posterior, None)
+        if name == "exact":
             raise ValueError(
-                f"method {name!r} needs a measurement; for draws from the prior leave it out, "
-                "or pass a sampler"
+                f"{type(posterior).__name__} has no exact draws, or has no use for steps: leave "
+                "out method or steps"
             )
         levels = geometric(steps or 100, posterior.sigma_range)
         return "prior", Recipe(posterior, Multistep(levels))
+    if name is None and posterior.lift is not default_lift:
+        levels = geometric(steps or 100, posterior.sigma_range)
+        return "own lift", Recipe(posterior, Multistep(levels))
     method = choose(posterior) if name is None else find(name)
     why = method.refusal(posterior)
     if why is not None:
@@ -155,6 +172,16 @@ def _recipe(
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able)}")  # fmt: skip
     return method.name, method.build(posterior, steps or method.steps)
+
+
+@torch.no_grad()
+def _probe(recipe: Recipe, batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here."""
+    assert recipe.sampler is not None
+    levels = recipe.sampler.levels
+    sigma = float(levels[len(levels) // 2])
+    noise = NoiseStream(0, range(batch), recipe.prior.event_shape, dtype, device)
+    return recipe.prior.denoise(recipe.prior.initial(noise.normal(0), sigma), sigma)
 
 
 def _run(

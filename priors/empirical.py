@@ -110,13 +110,17 @@ class Empirical(Prior):
         From a private generator, seeded by the system, if None.
         """
         source = private_generator(generator)
-        draws = torch.rand(
-            check_count(n), generator=source, device=source.device, dtype=torch.float64
-        )
+        u = torch.rand(check_count(n), generator=source, device=source.device, dtype=torch.float64)
+        return self._choose(u)
+
+    def transform(self, eps: Tensor, u: Tensor) -> Tensor:
+        """Uniform numbers u (n,) as exact draws, row by row; eps gives only dtype and device."""
+        return self._choose(u).to(eps)
+
+    def _choose(self, u: Tensor) -> Tensor:
+        """The stored samples at the places u (n,) of the cumulative weights, (n, *event)."""
         cumulative = self._weights.cumsum(0)
-        chosen = torch.searchsorted(
-            cumulative, draws.to(cumulative.device) * cumulative[-1], right=True
-        )
+        chosen = torch.searchsorted(cumulative, u.to(cumulative) * cumulative[-1], right=True)
         return self.dataset[chosen.clamp(max=self.dataset.shape[0] - 1)]
 
     def initial(self, eps: Tensor, sigma: float) -> Tensor:

@@ -90,6 +90,10 @@ class Gaussian(Parameters, Prior):
         eps = unit_noise(shape, private_generator(generator), self._mean)
         return (self._mean + self.C.sqrt(eps)).to(self.dtype)
 
+    def transform(self, eps: Tensor, u: Tensor) -> Tensor:
+        """Unit noise eps (n, *event) as exact draws, row by row; u (n,) is not needed."""
+        return self.initial(eps, 0.0)
+
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         """m + (C + sigma^2 I)^(1/2) eps: an exact draw from p_sigma at any noise level."""
         return self.like(eps)._mean + self.C.sqrt(eps, sigma**2)

@@ -136,12 +136,26 @@ class Mixture(Parameters, Prior):
         k = torch.multinomial(weights, check_count(n), replacement=True, generator=source)
         k = k.to(self._means.device)
         eps = unit_noise((n, self.size), source, self._means)
+        return self._draw(k, eps).to(self.dtype)
+
+    def transform(self, eps: Tensor, u: Tensor) -> Tensor:
+        """Unit noise eps (n, *event) and uniform numbers u (n,) as exact draws, row by row.
+
+        u chooses the component by its place among the cumulative weights.
+        """
+        edges = self._weights.cumsum(0)
+        k = torch.searchsorted(edges / edges[-1], u.to(edges), right=True)
+        k = k.clamp(max=len(edges) - 1)
+        return self._draw(k, eps.reshape(len(eps), -1).to(self._means)).to(eps)
+
+    def _draw(self, k: Tensor, eps: Tensor) -> Tensor:
+        """m_k + C_k^(1/2) eps for components k (n,) and eps (n, D): (n, *event), float64."""
         shared = self._eigenvalues.shape[0] == 1
         scaled = eps * self._eigenvalues.sqrt()[torch.zeros_like(k) if shared else k]
         if self._basis is not None:
             basis = self._basis if self._basis.ndim == 2 else self._basis[k]
             scaled = (basis @ scaled.unsqueeze(-1)).squeeze(-1)
-        return (self._means[k] + scaled).reshape(n, *self.event_shape).to(self.dtype)
+        return (self._means[k] + scaled).reshape(len(k), *self.event_shape)
 
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         """A draw from the Gaussian with p_sigma's mean and covariance.

@@ -51,6 +51,9 @@ class NetworkPrior(Prior):
         any_size: True for a fully convolutional network: other heights and widths, each a
             multiple of `stride`, are denoised too.
 
+    The network is used as it is: call `network.eval().requires_grad_(False)` first, as `load` does,
+    unless dropout or gradients in its weights are wanted.
+
     The denoiser is as exact as the network. One call of `denoise` is one network call. The network
     computes in the dtype of its own weights, all else in that of x.
     """
@@ -96,8 +99,6 @@ class NetworkPrior(Prior):
         self.unit = span / (self.network_range[1] - self.network_range[0])
         self.scale = self.unit
         self.sigma_range = sigma_range or (0.002 * self.unit, 80.0 * self.unit)
-        if isinstance(network, nn.Module):
-            network.eval().requires_grad_(False)
 
     def resized(self, event_shape: tuple[int, ...]) -> NetworkPrior:
         """The same prior for images of another size; needs any_size."""

@@ -99,7 +99,7 @@ def load(
     else:
         levels = _rescaled(law.sigma_range, network_range, images)
     return NetworkPrior(
-        network,
+        network.eval().requires_grad_(False),
         law.parametrization,
         shape,
         data_range=images,

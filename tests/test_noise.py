@@ -144,7 +144,7 @@ def test_check_measurement():
         assert checked.shape == (y.numel() // 3, 3)
     with pytest.raises(ValueError, match=r"2 non-finite entries of 3, the first at index \(0, 1\)"):
         model.check_measurement(torch.tensor([0.0, math.nan, math.inf]))
-    with pytest.raises(ValueError, match=r"expected \(B, 3\)"):
+    with pytest.raises(ValueError, match=r"expected \(3,\)"):
         model.check_measurement(normal(4))
     with pytest.raises(ValueError, match="empty"):
         model.check_measurement(normal(0, 3))

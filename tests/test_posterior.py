@@ -124,6 +124,32 @@ def test_a_prior_of_any_size_adopts_the_image_of_the_measurement():
         inverse.condition(network, model, torch.zeros(3, 11, 20))
 
 
+def test_missing_values_behind_a_mask_are_no_data():
+    prior, _, _, x = problem()
+    mask = torch.tensor([True, False, True, False, True, True])
+    model = LinearGaussian(Inpainting(mask), 0.1)
+    y = torch.randn(6, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    holes = torch.where(mask, y, float("nan"))
+    a = inverse.condition(prior, model, y).denoise(x, 0.5)
+    assert torch.equal(inverse.condition(prior, model, holes).denoise(x, 0.5), a)
+
+
+def test_measurements_that_do_not_go_together_are_refused():
+    prior, model, y, _ = problem()
+    two, three = torch.cat([y, y]), torch.cat([y, y, y])
+    with pytest.raises(ValueError, match=r"\[2, 3\] samples do not go together"):
+        inverse.condition(prior, model, three).given(model, two)
+    with pytest.raises(TypeError, match="dtypes"):
+        inverse.condition(prior, model, y).given(model, y.float())
+    network = priors.NetworkPrior(
+        lambda x, t: 0 * x, "epsilon", (1, 8, 8), any_size=True, stride=4, data_range=(0, 1)
+    )
+    blur = LinearGaussian(Blur(gaussian_kernel(1.0, 5)), 0.1)
+    posterior = inverse.condition(network, blur, torch.zeros(1, 16, 16))
+    with pytest.raises(ValueError, match=r"so far are of images \(1, 16, 16\)"):
+        posterior.given(blur, torch.zeros(1, 8, 8))
+
+
 def test_bad_calls_say_what_came_and_what_was_expected():
     prior, model, y, x = problem()
     with pytest.raises(ValueError, match=r"\(1, 5\)"):

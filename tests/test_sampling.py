@@ -12,7 +12,16 @@ from problems import DOUBLE, Component, problem
 
 import inverse
 import priors
-from forward_models import ForwardModel, Inpainting, LinearGaussian, MatrixOperator
+from forward_models import (
+    Blur,
+    ForwardModel,
+    Identity,
+    Inpainting,
+    LinearGaussian,
+    MatrixOperator,
+    gaussian_kernel,
+)
+from inverse.likelihoods import GaussianLift, Isotropic
 from inverse.samplers import Heun
 
 
@@ -85,7 +94,7 @@ def test_exact_reaches_the_sampling_floor_on_a_mixture():
     unconditional = prior.sample(n, generator=g)
     assert sliced_wasserstein(unconditional, reference) > 5 * max(floors)
     # The exact score of the posterior, walked by a sampler, reaches it too.
-    walked = inverse.sample(truth, n=n, seed=1, dtype=DOUBLE).x
+    walked = inverse.sample(truth, n=n, steps=100, seed=1, dtype=DOUBLE).x
     assert sliced_wasserstein(walked, reference) < max(floors) * 1.5
 
 
@@ -164,6 +173,52 @@ def test_samples_depend_on_seed_and_index_not_on_n_or_batch():
     assert not torch.allclose(eight, draw(8, seed=0))
 
 
+@pytest.mark.parametrize("prior", [
+    priors.Gaussian(torch.zeros(3, dtype=DOUBLE), 1.0),
+    priors.Mixture(torch.eye(3, dtype=DOUBLE), 0.2, torch.tensor([0.2, 0.3, 0.5], dtype=DOUBLE)),
+    priors.Empirical(torch.randn(9, 3, generator=torch.Generator().manual_seed(0))),
+], ids=["gaussian", "mixture", "empirical"])  # fmt: skip
+def test_exact_draws_depend_on_seed_and_index_and_follow_the_prior(prior):
+    seven = inverse.sample(prior, n=7, seed=0)
+    assert seven.diagnostics["method"] == "exact"
+    assert torch.equal(seven.x[:4], inverse.sample(prior, n=4, seed=0).x)
+    assert not torch.equal(seven.x, inverse.sample(prior, n=7, seed=1).x)
+    many = inverse.sample(prior, n=4000, seed=0).x
+    again = prior.sample(4000, generator=torch.Generator().manual_seed(1))
+    assert ((many.mean(0) - again.mean(0)) / (2 * many.var(0) / 4000).sqrt()).abs().max() < 5
+    assert (torch.cov(many.T) - torch.cov(again.T)).abs().max() < 0.15 * many.var(0).max()
+
+
+def test_a_scalar_event():
+    prior = priors.Gaussian(torch.tensor(0.5, dtype=DOUBLE), 1.0)
+    model = LinearGaussian(Identity(), 0.5)
+    posterior = inverse.condition(prior, model, torch.tensor([1.0], dtype=DOUBLE))
+    for method in ("exact", "mmps"):
+        samples = inverse.sample(posterior, n=3000, method=method, steps=60, seed=0)
+        assert samples.x.shape == (3000,)
+        assert float(samples.mean) == pytest.approx((0.5 + 4 * 1.0) / 5, abs=0.05)
+
+
+def test_a_lift_of_the_callers_own_is_kept():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    own = posterior.lifted(lambda m, z: GaussianLift(m, z, Isotropic(s=0.5)))
+    samples = inverse.sample(own, n=2, steps=10, seed=0)
+    assert samples.diagnostics["method"] == "own lift"
+    assert inverse.condition(posterior, model, y, lift=own.lift).lift is own.lift
+
+
+def test_exact_is_not_chosen_where_it_would_need_a_huge_matrix():
+    prior = priors.Gaussian(
+        torch.zeros(1, 160, 160), priors.Circulant(torch.ones(1, 160, 160) + 1.0)
+    )
+    model = LinearGaussian(Blur(gaussian_kernel(1.0, 5)), 0.1)
+    posterior = inverse.condition(prior, model, torch.zeros(1, 160, 160))
+    assert inverse.sample(posterior, steps=2, seed=0).diagnostics["method"] == "mmps"
+    with pytest.raises(ValueError, match="needs a matrix"):
+        inverse.sample(posterior, method="exact")
+
+
 def test_no_seed_is_a_fresh_one_which_is_recorded():
     prior, model, y, _ = problem()
     posterior = inverse.condition(prior, model, y)
@@ -198,6 +253,14 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
         inverse.sample(posterior, **{**options, "seed": 3}, checkpoint=folder)
     with pytest.raises(ValueError, match="holds another run"):
         inverse.sample(inverse.condition(prior, model, y + 1), **options, checkpoint=folder)
+    other = priors.Gaussian(prior.mean + 1, prior.C)
+    for changed in (
+        inverse.condition(other, model, y),
+        inverse.condition(prior, LinearGaussian(model.operator, 0.4), y),
+        inverse.condition(prior, LinearGaussian(-model.operator, 0.2), y),
+    ):
+        with pytest.raises(ValueError, match="holds another run"):
+            inverse.sample(changed, **options, checkpoint=folder)
     state = folder / "batch00000.safetensors"
     content = bytearray(state.read_bytes())
     content[-1] ^= 1
@@ -221,7 +284,7 @@ def test_a_prior_is_sampled_without_a_measurement_and_by_any_sampler():
     prior, _, _, _ = problem()
     levels = priors.geometric(60, prior.sigma_range)
     for samples in (
-        inverse.sample(prior, n=2000, seed=0, dtype=DOUBLE),
+        inverse.sample(prior, n=2000, steps=60, seed=0, dtype=DOUBLE),
         inverse.sample(prior, n=2000, seed=0, dtype=DOUBLE, sampler=Heun(levels)),
     ):
         assert_moments(samples.x, *prior.moments())

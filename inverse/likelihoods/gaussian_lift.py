@@ -14,6 +14,7 @@ step of DiffPIR (without), C = Cov[x0 | x] is MMPS, which is exact for a Gaussia
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import final
 
@@ -56,8 +57,9 @@ class Tweedie:
     """C = Cov[x0 | x] = sigma^2 J, by conjugate gradients; exact for Gaussian priors.
 
     Attributes:
-        iterations: at most this many products with C; by default 3 for networks, and as many as
-            the tolerance needs (at most 500) for priors whose covariance is in closed form.
+        iterations: at most this many products with C; by default 3 for networks, which leaves
+            the solve short of convergence where A C A^T is ill-conditioned, and as many as the
+            tolerance needs (at most 2000, then a warning) for covariances in closed form.
         tolerance: relative residual at which a sample stops.
 
     Paper: Rozet et al., "Learning Diffusion Priors from Observations", 2024,
@@ -69,7 +71,7 @@ class Tweedie:
 
     def budget(self, exact: bool) -> int:
         """How many products may be spent."""
-        return self.iterations or (500 if exact else 3)
+        return self.iterations or (2000 if exact else 3)
 
 
 @final
@@ -167,13 +169,24 @@ class GaussianLift(Likelihood):
             step = torch.where(going, dot(r, q) / qq, 0)
             shift, r = shift + on_image(step) * spread, r - step * q
             past = [*past, (q, spread, qq)][-memory:]
+        size = dot(residual, residual).clamp(min=torch.finfo(target.dtype).tiny)
+        left = float((dot(r, r) / size).detach().max()) ** 0.5
+        if moments.exact and tweedie.iterations is None and left > 100 * tweedie.tolerance:
+            warnings.warn(
+                f"the solve of the Tweedie lift left a relative residual of {left:.1e}; use "
+                "float64, or a larger measurement sigma",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return shift
 
     def log_likelihood(self, moments: Moments) -> Tensor:
-        """Costs M covariance products unless C = 0; refused above M = 4096 measured values."""
+        """Costs M covariance products unless C = 0; refused above M = 4096, or for a complex y."""
         if isinstance(self.assumed, Zero):
             return self.model.log_likelihood(self.y, moments.x0)
         residual = self.model.residual(self.y, moments.x0)
+        if residual.is_complex():
+            raise TypeError("the log-likelihood of this lift is there for real measurements only")
         size = residual[0].numel()
         if size > 4096:
             raise ValueError(

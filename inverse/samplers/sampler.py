@@ -137,5 +137,5 @@ class Sampler(ABC):
             raise DivergenceError(
                 f"the run diverged at step {k + 1}/{len(self.levels) - 1}, sigma = {sigma:.4g}, "
                 f"samples {bad.nonzero().flatten().tolist()} of the batch; try more steps, a "
-                "larger measurement sigma, or a method with a covariance (mmps)"
+                "larger measurement sigma, or another method"
             )
