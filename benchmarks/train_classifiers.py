@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--name", nargs="*", default=["digits", "digits-noisy"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     file = np.load(args.data / "mnist" / "mnist.npz", allow_pickle=False)
@@ -57,7 +58,8 @@ def main() -> None:
         )
         for part in ("train", "dev")
     )
-    for name, noisy in (("digits", False), ("digits-noisy", True)):
+    for name in args.name:
+        noisy = name.endswith("-noisy")
         torch.manual_seed(0)
         network = ConvClassifier(10, channels=(16, 32, 64), noise_conditional=noisy)
         with tqdm(total=args.steps, desc=name, mininterval=5) as bar:

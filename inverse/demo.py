@@ -52,7 +52,7 @@ class Job:
 
 
 JOBS = (
-    Job("digits", "digits", "exact", steps=40, n=12),
+    Job("digits", "digits", "exact", steps=100, n=12),
     Job("deblur", "photographs", "mmps", steps=24, n=12),
     Job("inpaint", "photographs", "mmps", steps=24, n=12),
     Job("ct", "ct", "mmps", steps=24, n=8),
