@@ -254,7 +254,7 @@ _METHODS = (
         family="guidance",
         needs="linear-Gaussian factors",
         jacobian=True,
-        cost="1 network call and up to 3 vector-Jacobian products a step",
+        cost="1 network call and up to 3 vector-Jacobian products a step; M for M <= 32 values",
         exact_when="the prior is Gaussian and the solve converged",
         paper="Rozet et al. 2024, Learning Diffusion Priors from Observations by Expectation "
         "Maximization, https://arxiv.org/abs/2405.13712",

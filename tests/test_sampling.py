@@ -46,6 +46,21 @@ def test_exact_and_mmps_reach_the_closed_form_of_a_gaussian_problem(method):
     assert_moments(samples.x, *posterior.moments())
 
 
+def test_mmps_is_exact_for_a_gaussian_known_only_through_its_denoiser():
+    """Few measurements are solved fully, by vector-Jacobian products alone."""
+    prior, model, y, _ = problem()
+
+    class Opaque(priors.Prior):
+        event_shape, sigma_range = prior.event_shape, prior.sigma_range
+
+        def _denoise(self, x, sigma):
+            return prior.denoise(x, sigma.flatten())
+
+    posterior = inverse.condition(Opaque(), model, y)
+    samples = inverse.sample(posterior, n=1500, method="mmps", steps=60, seed=0)
+    assert_moments(samples.x, *prior.condition(model, y).moments())
+
+
 def test_pigdm_is_exact_for_the_prior_its_label_names():
     prior, model, y, _ = problem(isotropic=True)
     posterior = inverse.condition(prior, model, y)
@@ -151,9 +166,9 @@ def test_mmps_on_a_network_spends_three_products_a_step():
     def network(x, t):
         return x * 0.5 + 0.1 * x**2
 
-    prior = priors.NetworkPrior(network, "epsilon", (1, 4, 4), sigma_range=(0.01, 50.0))
-    model = LinearGaussian(Inpainting(torch.ones(4, 4, dtype=torch.bool)), 0.3)
-    posterior = inverse.condition(prior, model, torch.zeros(1, 4, 4))
+    prior = priors.NetworkPrior(network, "epsilon", (1, 8, 8), sigma_range=(0.01, 50.0))
+    model = LinearGaussian(Inpainting(torch.ones(8, 8, dtype=torch.bool)), 0.3)
+    posterior = inverse.condition(prior, model, torch.zeros(1, 8, 8))
     counts = inverse.sample(posterior, n=2, method="mmps", steps=5, seed=0).diagnostics
     assert counts["network_calls"] == 5
     assert counts["jacobian_products"] <= 15

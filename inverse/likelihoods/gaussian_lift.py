@@ -57,9 +57,10 @@ class Tweedie:
     """C = Cov[x0 | x] = sigma^2 J, by conjugate gradients; exact for Gaussian priors.
 
     Attributes:
-        iterations: at most this many products with C; by default 3 for networks, which leaves
-            the solve short of convergence where A C A^T is ill-conditioned, and as many as the
-            tolerance needs (at most 2000, then a warning) for covariances in closed form.
+        iterations: at most this many products with C. By default as many as the tolerance needs
+            (at most 2000, then a warning) for covariances in closed form; for networks M where
+            the measurement holds M <= 32 values, which is a full solve, and 3 for larger ones,
+            which leaves the solve short of convergence where A C A^T is ill-conditioned.
         tolerance: relative residual at which a sample stops.
 
     Paper: Rozet et al., "Learning Diffusion Priors from Observations", 2024,
@@ -69,9 +70,11 @@ class Tweedie:
     iterations: int | None = None
     tolerance: float = 1e-6
 
-    def budget(self, exact: bool) -> int:
-        """How many products may be spent."""
-        return self.iterations or (2000 if exact else 3)
+    def budget(self, exact: bool, size: int) -> int:
+        """How many products may be spent on a measurement of `size` values."""
+        if exact:
+            return self.iterations or 2000
+        return self.iterations or (size if size <= 32 else 3)
 
 
 @final
@@ -151,12 +154,13 @@ class GaussianLift(Likelihood):
         def on_image(a: Tensor) -> Tensor:
             return a.reshape(-1, *[1] * (moments.x0.ndim - 1))
 
-        memory = 1 if moments.exact else tweedie.budget(False)
+        budget = tweedie.budget(moments.exact, residual[0].numel())
+        memory = 1 if moments.exact else budget
         past: list[tuple[Tensor, Tensor, Tensor]] = []
         shift = torch.zeros_like(moments.x0)
         r = residual
         target = tweedie.tolerance**2 * dot(r, r)
-        for _ in range(tweedie.budget(moments.exact)):
+        for _ in range(budget):
             going = dot(r, r) > target
             if not bool(going.any()):
                 break
