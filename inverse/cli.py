@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(args)
         return 0
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        again = "; the same command goes on" if args.command == "train" else ""
+        print(f"interrupted{again}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if args.debug:
@@ -192,6 +193,10 @@ def _add_measurement(one: argparse.ArgumentParser) -> None:
     group.add_argument("--angles-file", type=Path, metavar="FILE", help="ct: degrees, .npy or text")
     group.add_argument("--spacing", type=float, metavar="MM", help="ct: pixel and detector spacing "
                        "(the DICOM file's, else 1)")  # fmt: skip
+    group.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="ct: pixels of the "
+                       "image behind a sinogram; by default the prior's")  # fmt: skip
+    group.add_argument("--mu-water", type=float, default=0.0193, metavar="MU", help="ct in HU: "
+                       "attenuation of water in 1/mm; default 0.0193, as at 70 keV")  # fmt: skip
 
 
 def _add_training(one: argparse.ArgumentParser) -> None:

@@ -109,6 +109,14 @@ def reconstruct(args: Namespace) -> None:
     columns += _sample_columns(samples, 3)
     panel(args.out / "panel.png", columns, window=_window(prior))
     print("\n".join(f"{key:<15} {value:.4g}" for key, value in report.items()))
+    misfit = report["residual_sigma"]
+    if not 0.5 <= misfit <= 2:
+        print(
+            f"warning: the samples miss the measurement by {misfit:.3g} of its noise, where 1 is "
+            "expected; check --sigma, the forward model and the unit of the input (pictures span "
+            "0 to 1), or take more --steps",
+            file=sys.stderr,
+        )
     print(f"{args.n} samples by {samples.diagnostics['method']} are in {args.out}")
 
 

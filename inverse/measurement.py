@@ -197,7 +197,7 @@ def _tomography(args: Namespace, data: Tensor, image: Image, prior: NetworkPrior
             f"{args.input}: a sinogram has shape (angles, detectors) = ({len(angles)}, any), got "
             f"{tuple(data.shape[1:])}; check --angles, or transpose it"
         )
-    _, height, width = prior.event_shape
+    height, width = args.size or prior.event_shape[1:]
     return Tomography((height, width), angles, pixel_spacing=spacing, detectors=data.shape[2])
 
 
@@ -232,6 +232,6 @@ def _observe(
         y = model.simulate(y, generator) if args.simulate else y
         return model, y, y
     if args.simulate:
-        y = model.simulate(hounsfield_to_attenuation(y), generator)
-    linear, factor = hounsfield_sinogram(operator, y)
+        y = model.simulate(hounsfield_to_attenuation(y, args.mu_water), generator)
+    linear, factor = hounsfield_sinogram(operator, y, args.mu_water)
     return LinearGaussian(operator, factor * args.sigma), linear, y

@@ -142,10 +142,12 @@ def condition(
         )
     y = model.check_measurement(torch.tensor(y) if isinstance(y, int) else y)
     shape = _event_shape(model, y)
+    stride = getattr(prior, "stride", 1)
     if shape is not None and not prior.accepts(shape):
         raise ValueError(
             f"prior and forward model disagree on the image: the prior takes "
             f"{tuple(prior.event_shape)}, the forward model {tuple(shape)}"
+            + (f"; sides may be any multiples of {stride}" if stride > 1 else "")
         )
     if shape is not None and tuple(shape) != tuple(prior.event_shape):
         prior = prior.resized(shape)

@@ -21,7 +21,7 @@ from forward_models import ForwardModel, LinearGaussian
 from .posterior import Model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples:
     """Samples of a posterior (or prior).
 
@@ -36,6 +36,10 @@ class Samples:
 
     x: Tensor
     diagnostics: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        method = self.diagnostics.get("method")
+        return f"Samples(x: {tuple(self.x.shape)} {self.x.dtype}, method: {method})"
 
     def __len__(self) -> int:
         return self.x.shape[0]

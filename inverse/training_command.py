@@ -44,6 +44,8 @@ def train_prior(args: Namespace) -> None:
     torch.manual_seed(args.seed)
     network = training.unet(views.event_shape, args.widths, args.layers, args.patch)
     state = _claim_state(args, views, scaled)
+    if (state / "state.safetensors").exists():
+        print(f"going on from the state in {state}")
     with progress("training") as show:
         network = training.train(
             network, views, recipe, state, lambda step, _: show(step, args.steps)

@@ -88,6 +88,14 @@ class Prior(ABC):
             raise ValueError(f"this prior takes {self.event_shape}, not {tuple(event_shape)}")
         return self
 
+    def __init_subclass__(cls, **options: object) -> None:
+        super().__init_subclass__(**options)
+        if cls.denoise is not Prior.denoise:
+            raise TypeError(
+                f"{cls.__name__} overrides denoise, which checks its arguments; write "
+                "_denoise(x, sigma) instead, with sigma of shape (B, 1, ..., 1)"
+            )
+
     @abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] for checked x (B, *event) and sigma (B, 1, ..., 1)."""

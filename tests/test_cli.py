@@ -65,6 +65,7 @@ def fails(capsys):
     """Run a command that must be refused; gives its one line on stderr."""
 
     def run(*argv, status=2):
+        capsys.readouterr()  # what came before is not its own
         assert cli.main([str(a) for a in argv]) == status
         text = capsys.readouterr().err
         assert text.startswith("error: "), text
