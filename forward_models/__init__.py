@@ -1,60 +1,26 @@
-"""How a measurement arises from an image: operators, noise, classifiers."""
+"""How a measurement arises from an image: operators, noise, classifiers.
 
-from .algebra import AdjointOperator, Composition, Scaled, Stack, Sum
-from .blur import Blur, gaussian_kernel, motion_kernel
-from .classifier_network import (
-    ConvClassifier,
-    load_classifier,
-    save_classifier,
-    train_classifier,
-)
-from .classifiers import Classifier, NoisyClassifier
-from .fbp import fbp
+    linear/       the interface of linear operators, matrices, algebra, solves
+    imaging/      masks, blur, sampling, colour
+    tomography/   CT, and the classical ways back
+    noise/        how a recording scatters around the clean measurement
+    classifiers/  the class of an image, clean or noisy
+
+Every public name is reached from here: `forward_models.Blur`.
+"""
+
+from . import classifiers, imaging, linear, noise, tomography
+from .classifiers import *
 from .forward_model import ForwardModel, TimeDependent
-from .hounsfield import (
-    attenuation_to_hounsfield,
-    hounsfield_sinogram,
-    hounsfield_to_attenuation,
-)
-from .linear import SVD, LinearOperator
-from .masking import Inpainting, box_mask, random_mask
-from .matrix import Identity, MatrixOperator
-from .noise import LinearGaussian
-from .resampling import Downsampling
-from .solvers import SolveInfo, conjugate_gradients
-from .tomography import Tomography
+from .imaging import *
+from .linear import *
+from .noise import *
+from .operator import Operator
+from .tomography import *
 
-__all__ = [
-    "SVD",
-    "AdjointOperator",
-    "Blur",
-    "Classifier",
-    "Composition",
-    "ConvClassifier",
-    "Downsampling",
-    "ForwardModel",
-    "Identity",
-    "Inpainting",
-    "LinearGaussian",
-    "LinearOperator",
-    "MatrixOperator",
-    "NoisyClassifier",
-    "Scaled",
-    "SolveInfo",
-    "Stack",
-    "Sum",
-    "TimeDependent",
-    "Tomography",
-    "attenuation_to_hounsfield",
-    "box_mask",
-    "conjugate_gradients",
-    "fbp",
-    "gaussian_kernel",
-    "hounsfield_sinogram",
-    "hounsfield_to_attenuation",
-    "load_classifier",
-    "motion_kernel",
-    "random_mask",
-    "save_classifier",
-    "train_classifier",
-]
+__all__ = ["ForwardModel", "Operator", "TimeDependent"]
+__all__ += linear.__all__
+__all__ += imaging.__all__
+__all__ += tomography.__all__
+__all__ += noise.__all__
+__all__ += classifiers.__all__

@@ -68,6 +68,20 @@ def check_batched(name: str, value: Tensor, shape: Shape | None, ndim: int | Non
         raise ValueError(f"{name} has shape {came}: it is empty; pass at least one sample")
 
 
+def check_same(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Raise unless `value` is a tensor with the shape, dtype and device of `other`."""
+    check_tensor(name, value)
+    if value.dtype != other.dtype:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}, {other_name} {other.dtype}; convert one of them"
+        )
+    if value.shape != other.shape or value.device != other.device:
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)} on {value.device}, expected that of "
+            f"{other_name}: {tuple(other.shape)} on {other.device}"
+        )
+
+
 def check_shape(name: str, shape: Sequence[int]) -> Shape:
     """Return `shape` as a tuple of positive integers, else raise ValueError."""
     sizes = tuple(shape)

@@ -3,97 +3,15 @@
 import copy
 import math
 import pickle
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from operator_cases import KERNEL, OPERATORS, SOFT, normal, rng
 from scipy import ndimage, signal
 from torch import Tensor
 
 import forward_models as fm
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=rng(seed), dtype=dtype)
-
-
-class Dft(fm.LinearOperator):
-    """A complex operator as a user would write one: the orthonormal Fourier transform."""
-
-    event_ndim = measurement_ndim = 3
-    event_field = measurement_field = "complex"
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return torch.fft.fft2(x, norm="ortho")
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return torch.fft.ifft2(y, norm="ortho")
-
-
-SOFT = torch.rand(9, 7, generator=rng(1))
-KERNEL = normal(3, 4, seed=2)
-LARGE = normal(13, 12, seed=3) / 13
-MATRIX = normal(5, 9 * 7, seed=4)
-SMALL = (9, 7)
-
-# name: (maker, event shape). A new operator is one line.
-OPERATORS: dict[str, tuple[Callable[[], fm.LinearOperator], tuple[int, ...]]] = {
-    "identity": (lambda: fm.Identity(), (3, 9, 7)),
-    "identity-fixed": (lambda: fm.Identity((4,)), (4,)),
-    "matrix": (lambda: fm.MatrixOperator(normal(5, 8)), (8,)),
-    "matrix-tall": (lambda: fm.MatrixOperator(normal(11, 4)), (4,)),
-    "matrix-image": (lambda: fm.MatrixOperator(MATRIX, event_shape=(1, 9, 7)), (1, 9, 7)),
-    "matrix-complex": (
-        lambda: fm.MatrixOperator(normal(3, 6, dtype=torch.complex128)),
-        (6,),
-    ),
-    "mask": (lambda: fm.Inpainting(fm.random_mask((9, 7), 0.4, rng())), (3, 9, 7)),
-    "mask-channels": (lambda: fm.Inpainting(SOFT, channels=2), (2, 9, 7)),
-    "mask-vector": (lambda: fm.Inpainting(torch.tensor([True, False, True])), (3,)),
-    "blur-circular": (lambda: fm.Blur(KERNEL, image_shape=(2, 9, 7)), (2, 9, 7)),
-    "blur-wrapped": (lambda: fm.Blur(LARGE, image_shape=(1, 9, 7)), (1, 9, 7)),
-    "blur-reflect": (lambda: fm.Blur(KERNEL, "reflect"), (3, 9, 7)),
-    "blur-replicate": (lambda: fm.Blur(LARGE, "replicate"), (1, 9, 7)),
-    "blur-constant": (lambda: fm.Blur(LARGE, "constant"), (2, 9, 7)),
-    "blur-valid": (lambda: fm.Blur(KERNEL, "valid"), (3, 9, 7)),
-    "blur-valid-large": (lambda: fm.Blur(LARGE, "valid"), (1, 17, 23)),
-    "down-box": (lambda: fm.Downsampling(2, image_shape=(3, 6, 8)), (3, 6, 8)),
-    "down-box-free": (lambda: fm.Downsampling(3), (1, 6, 9)),
-    "down-kernel": (lambda: fm.Downsampling(2, KERNEL), (2, 6, 8)),
-    "down-odd": (lambda: fm.Downsampling(3, KERNEL, "reflect", (1, 10, 7)), (1, 10, 7)),
-    "down-valid": (lambda: fm.Downsampling(2, KERNEL, "valid"), (1, 10, 9)),
-    "tomography": (lambda: fm.Tomography(SMALL, [0, 30.0, 45, 90, 135, 200]), (1, 9, 7)),
-    "tomography-mm": (
-        lambda: fm.Tomography(
-            (8, 5), [10.0, 70], detectors=6, detector_spacing=0.7, pixel_spacing=(0.5, 0.8)
-        ),
-        (1, 8, 5),
-    ),
-    "dft": (lambda: Dft(), (2, 9, 7)),
-    "masked-dft": (lambda: fm.Inpainting(SOFT) @ Dft(), (1, 9, 7)),
-    "blur-then-mask": (lambda: fm.Inpainting(SOFT) @ fm.Blur(KERNEL, "reflect"), (2, 9, 7)),
-    "project-blurred": (
-        lambda: fm.Tomography(SMALL, [0, 60.0, 120]) @ fm.Blur(KERNEL),
-        (1, 9, 7),
-    ),
-    "sum": (lambda: fm.Identity() + 0.5 * fm.Blur(KERNEL, "replicate"), (2, 9, 7)),
-    "difference": (lambda: fm.Blur(KERNEL) - fm.Identity(), (1, 9, 7)),
-    "scaled": (lambda: -2.5 * fm.Blur(KERNEL, image_shape=(1, 9, 7)), (1, 9, 7)),
-    "stack": (
-        lambda: fm.Stack(
-            [fm.Tomography(SMALL, [0, 60.0]), fm.Inpainting(SOFT), fm.Blur(KERNEL, "valid")]
-        ),
-        (1, 9, 7),
-    ),
-    "adjoint": (lambda: fm.Blur(KERNEL, "reflect").T, (2, 9, 7)),
-    "adjoint-valid": (lambda: fm.Blur(KERNEL, "valid").T, (1, 7, 4)),
-    "adjoint-matrix": (lambda: fm.MatrixOperator(normal(5, 8)).T, (5,)),
-}
 
 EPS = {torch.float32: 1e-6, torch.float64: 1e-13}
 BOTH = pytest.mark.parametrize("dtype", list(EPS), ids=["f32", "f64"])

@@ -9,8 +9,8 @@ import torch
 from skimage.transform import radon
 
 import forward_models as fm
-from forward_models import sparse_cache, tomography
-from forward_models.fbp import angle_weights
+from forward_models.tomography import sparse_cache
+from forward_models.tomography.fbp import angle_weights
 
 
 def rng(seed=0):
@@ -227,13 +227,13 @@ def build(folder, **changes):
 def builds(monkeypatch):
     """How often a system matrix was built rather than read."""
     calls = []
-    original = tomography.Tomography._build
+    original = fm.Tomography._build
 
     def counted(self, shape):
         calls.append(shape)
         return original(self, shape)
 
-    monkeypatch.setattr(tomography.Tomography, "_build", counted)
+    monkeypatch.setattr(fm.Tomography, "_build", counted)
     return calls
 
 
@@ -293,7 +293,7 @@ def _full_disk(*args, **kwargs):
 
 def test_default_cache_folder(monkeypatch, tmp_path, builds):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tomography, "_WORTH_CACHING", 100)
+    monkeypatch.setattr(fm.tomography.parallel, "_WORTH_CACHING", 100)
     build(True)
     build(True)
     assert len(builds) == 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .checks import check_positive
-from .tomography import Tomography
+from ..checks import check_positive
+from .parallel import Tomography
 
 # Water at an effective energy of about 70 keV, per mm.
 WATER = 0.0193

@@ -13,8 +13,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from .checks import check_batched, check_dtype, check_finite, check_positive, check_shape
-from .classifiers import Classifier, NoisyClassifier, Range, check_labels
+from ..checks import check_batched, check_dtype, check_finite, check_positive, check_shape
+from .classifier import Classifier, NoisyClassifier, Range, check_labels
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _FORMAT = 1

@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from .checks import Shape, check_batched, check_dtype, check_finite, check_positive, check_tensor
-from .forward_model import ForwardModel, TimeDependent
+from ..checks import Shape, check_batched, check_dtype, check_finite, check_positive, check_tensor
+from ..forward_model import ForwardModel, TimeDependent
 
 Range = tuple[float, float]
 

@@ -6,12 +6,13 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
 
-from .checks import Field, Shape, check_batched, check_dtype, check_shape, check_tensor
+from ..checks import Shape, check_batched, check_dtype, check_shape, check_tensor
+from ..operator import Operator
 from .solvers import conjugate_gradients, per_sample
 
 if TYPE_CHECKING:
@@ -48,26 +49,16 @@ class SVD(ABC):
         """U z: (B, R) to (B, *measurement)."""
 
 
-class LinearOperator(ABC):
+class LinearOperator(Operator):
     """A linear map A from images (B, *event) to measurements (B, *measurement).
 
     An author writes `_apply` and `_adjoint`; <A x, y> = <x, A^T y> holds to rounding, with
     <a, b> = Re sum(conj(a) b) for complex tensors, so that A^T is the conjugate transpose there.
     Both are differentiable. Single and double precision are accepted and kept.
 
-    Attributes:
-        event_shape: shape of one image, or None if any size is accepted.
-        measurement_shape: shape of one measurement, or None if it follows from the image's.
-        event_ndim, measurement_ndim: their number of axes, or None if any.
-        event_field, measurement_field: "real", "complex", or "any" of the two.
+    Attributes: see `Operator`.
     """
 
-    event_shape: Shape | None = None
-    measurement_shape: Shape | None = None
-    event_ndim: int | None = None
-    measurement_ndim: int | None = None
-    event_field: Field = "real"
-    measurement_field: Field = "real"
     _transposed: LinearOperator | None = None
 
     @abstractmethod
@@ -78,20 +69,6 @@ class LinearOperator(ABC):
     def _adjoint(self, y: Tensor) -> Tensor:
         """A^T y for a checked y."""
 
-    def apply(self, x: Tensor) -> Tensor:
-        """A x: (B, *event) to (B, *measurement).
-
-        Raises TypeError for a dtype and ValueError for a shape that does not fit.
-        """
-        check_tensor("x", x)
-        check_dtype("x", x, self.event_field)
-        check_batched("x", x, self.event_shape, self.event_ndim)
-        self.output_shape(tuple(x.shape[1:]))
-        return self._apply(x)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.apply(x)
-
     def adjoint(self, y: Tensor) -> Tensor:
         """A^T y: (B, *measurement) to (B, *event). Raises as `apply` does."""
         check_tensor("y", y)
@@ -100,18 +77,17 @@ class LinearOperator(ABC):
         self.input_shape(tuple(y.shape[1:]))
         return self._adjoint(y)
 
-    def output_shape(self, event_shape: Shape) -> Shape:
-        """Shape of the measurement of an image of this shape; raises ValueError if it cannot be."""
-        return self.measurement_shape or event_shape
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """A v: the derivative of a linear map is itself."""
+        return self.apply(v)
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        """A^T u."""
+        return self.adjoint(u)
 
     def input_shape(self, measurement_shape: Shape) -> Shape:
         """Shape of the image behind a measurement of this shape, found without computing it."""
         return self.event_shape or measurement_shape
-
-    @property
-    def measured(self) -> Tensor | None:
-        """Which entries of y carry data: bool, broadcastable to a measurement; None means all."""
-        return None
 
     @property
     def svd(self) -> SVD | None:
@@ -127,11 +103,17 @@ class LinearOperator(ABC):
             self._transposed = AdjointOperator(self)
         return self._transposed
 
-    def __matmul__(self, other: LinearOperator) -> Composition:
-        """A @ B, the operator x -> A(B(x))."""
+    @overload
+    def __matmul__(self, other: LinearOperator) -> Composition: ...
+    @overload
+    def __matmul__(self, other: Operator) -> Operator: ...
+    def __matmul__(self, other: Operator) -> Operator:
+        """A @ B, the operator x -> A(B(x)); linear if B is."""
         from .algebra import Composition
 
-        return Composition(self, other) if isinstance(other, LinearOperator) else NotImplemented
+        if isinstance(other, LinearOperator):
+            return Composition(self, other)
+        return super().__matmul__(other)
 
     def __add__(self, other: LinearOperator) -> Sum:
         """A + B, the operator x -> A(x) + B(x)."""

@@ -8,9 +8,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .checks import Constant, check_dtype, check_finite, check_tensor
-from .forward_model import ForwardModel, check_pair
-from .linear import LinearOperator
+from ..checks import Constant, check_dtype, check_finite, check_tensor
+from ..forward_model import ForwardModel, check_pair
+from ..linear import LinearOperator
 
 
 @final

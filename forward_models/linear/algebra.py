@@ -9,8 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .checks import Field, Shape, check_shape
-from .linear import SVD, LinearOperator
+from ..checks import Field, Shape, check_shape
+from .linear_operator import SVD, LinearOperator
 
 
 @final

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .checks import check_batched, check_dtype, check_finite, check_tensor
-from .tomography import Tomography
+from ..checks import check_batched, check_dtype, check_finite, check_tensor
+from .parallel import Tomography
 
 Filter = Literal["ramp", "shepp-logan", "hann"]
 

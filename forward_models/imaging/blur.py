@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, conv_transpose2d, pad
 
-from .checks import (
+from ..checks import (
     Constant,
     Shape,
     check_dtype,
@@ -18,7 +18,8 @@ from .checks import (
     check_shape,
     check_tensor,
 )
-from .linear import SVD, LinearOperator, divide, is_uniform
+from ..linear import SVD, LinearOperator
+from ..linear.linear_operator import divide, is_uniform
 
 Padding = Literal["circular", "reflect", "replicate", "constant", "valid"]
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from ..checks import Shape, check_shape
+from ..linear import SVD, LinearOperator
+from ..linear.linear_operator import divide, is_uniform
 from .blur import Blur, Padding
-from .checks import Shape, check_shape
-from .linear import SVD, LinearOperator, divide, is_uniform
 
 
 @final

@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .checks import Constant, Field, Shape, check_finite, check_shape, check_tensor
-from .linear import SVD, LinearOperator
+from ..checks import Constant, Field, Shape, check_finite, check_shape, check_tensor
+from ..linear import SVD, LinearOperator
 
 
 @final

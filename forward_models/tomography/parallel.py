@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .checks import Shape, check_finite, check_positive, check_shape
-from .linear import LinearOperator
+from ..checks import Shape, check_finite, check_positive, check_shape
+from ..linear import LinearOperator
 from .sparse import SparseMatrix
 from .sparse_cache import cache_folder, content_key, load_matrix, save_matrix
 

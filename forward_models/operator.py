@@ -1,0 +1,145 @@
+"""Operators f: what an ideal instrument makes of an image, linear or not."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from torch import Tensor
+
+from .checks import Field, Shape, check_batched, check_dtype, check_same, check_tensor
+
+
+class Operator(ABC):
+    """A map f from images (B, *event) to clean measurements (B, *measurement), sample by sample.
+
+    An author writes `_apply`; it is differentiable by autograd unless `differentiable` says
+    otherwise. Single and double precision are accepted and kept. `LinearOperator` adds the adjoint.
+
+    Attributes:
+        event_shape: shape of one image, or None if any size is accepted.
+        measurement_shape: shape of one measurement, or None if it follows from the image's.
+        event_ndim, measurement_ndim: their number of axes, or None if any.
+        event_field, measurement_field: "real", "complex", or "any" of the two.
+        differentiable: whether autograd sees through `apply`.
+    """
+
+    event_shape: Shape | None = None
+    measurement_shape: Shape | None = None
+    event_ndim: int | None = None
+    measurement_ndim: int | None = None
+    event_field: Field = "real"
+    measurement_field: Field = "real"
+    differentiable: bool = True
+
+    @abstractmethod
+    def _apply(self, x: Tensor) -> Tensor:
+        """f(x) for a checked x."""
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise TypeError for a dtype and ValueError for a shape of x that does not fit."""
+        check_tensor("x", x)
+        check_dtype("x", x, self.event_field)
+        check_batched("x", x, self.event_shape, self.event_ndim)
+        self.output_shape(tuple(x.shape[1:]))
+
+    def apply(self, x: Tensor) -> Tensor:
+        """f(x): (B, *event) to (B, *measurement).
+
+        Raises TypeError for a dtype and ValueError for a shape that does not fit.
+        """
+        self.check_image(x)
+        return self._apply(x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.apply(x)
+
+    def record(self, x: Tensor) -> Tensor:
+        """What the instrument returns; differs from `apply` only where that is a surrogate."""
+        return self.apply(x)
+
+    def output_shape(self, event_shape: Shape) -> Shape:
+        """Shape of the measurement of an image of this shape; raises ValueError if it cannot be."""
+        return self.measurement_shape or event_shape
+
+    @property
+    def measured(self) -> Tensor | None:
+        """Which entries of y carry data: bool, broadcastable to a measurement; None means all."""
+        return None
+
+    def jvp(self, x: Tensor, v: Tensor) -> Tensor:
+        """J(x) v, (B, *measurement), for v like x; about the cost of two evaluations of f.
+
+        Raises RuntimeError if f is not differentiable.
+        """
+        self._check_differentiable()
+        self.check_image(x)
+        check_same("v", v, "x", x)
+        result: Tensor = torch.func.jvp(self._apply, (x,), (v,))[1]
+        return result
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        """J(x)^T u, (B, *event), for u like f(x); the conjugate transpose for complex tensors.
+
+        Costs one evaluation of f and one gradient. Raises RuntimeError if f is not differentiable.
+        """
+        self._check_differentiable()
+        self.check_image(x)
+        with torch.enable_grad():
+            leaf = x if x.requires_grad else x.detach().requires_grad_()
+            y = self._apply(leaf)
+            check_same("u", u, "f(x)", y)
+            (result,) = torch.autograd.grad(y, leaf, u, create_graph=x.requires_grad)
+        return result
+
+    def _check_differentiable(self) -> None:
+        if not self.differentiable:
+            raise RuntimeError(f"{type(self).__name__} is a black box: it has no derivative")
+
+    def __matmul__(self, other: Operator) -> Operator:
+        """f @ g, the operator x -> f(g(x))."""
+        return Chain(self, other) if isinstance(other, Operator) else NotImplemented
+
+
+@final
+class Chain(Operator):
+    """f @ g: x -> f(g(x)), where at least one of the two is not linear.
+
+    Raises ValueError if the output of g cannot be the input of f.
+    """
+
+    def __init__(self, outer: Operator, inner: Operator) -> None:
+        self.outer, self.inner = outer, inner
+        given, taken = inner.measurement_field, outer.event_field
+        if given != taken and "any" not in (given, taken):
+            raise ValueError(
+                f"the inner operator gives {given} values, the outer one takes {taken} ones"
+            )
+        self.event_shape, self.event_ndim = inner.event_shape, inner.event_ndim
+        self.event_field, self.measurement_field = inner.event_field, outer.measurement_field
+        middle = inner.measurement_shape
+        if middle is None and self.event_shape is not None:
+            middle = inner.output_shape(self.event_shape)
+        if None not in (middle, outer.event_shape) and middle != outer.event_shape:
+            raise ValueError(
+                f"the inner operator gives {middle}, the outer one takes {outer.event_shape}"
+            )
+        self.measurement_ndim = outer.measurement_ndim
+        self.measurement_shape = outer.measurement_shape
+        if self.measurement_shape is None and middle is not None:
+            self.measurement_shape = outer.output_shape(middle)
+        self.differentiable = outer.differentiable and inner.differentiable
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.outer.apply(self.inner._apply(x))
+
+    def record(self, x: Tensor) -> Tensor:
+        return self.outer.record(self.inner.record(x))
+
+    def output_shape(self, event_shape: Shape) -> Shape:
+        return self.outer.output_shape(self.inner.output_shape(event_shape))
+
+    @property
+    def measured(self) -> Tensor | None:
+        return self.outer.measured

@@ -1,0 +1,17 @@
+"""Computed tomography: line integrals of an image, and the classical ways back."""
+
+from .fbp import fbp
+from .hounsfield import (
+    attenuation_to_hounsfield,
+    hounsfield_sinogram,
+    hounsfield_to_attenuation,
+)
+from .parallel import Tomography
+
+__all__ = [
+    "Tomography",
+    "attenuation_to_hounsfield",
+    "fbp",
+    "hounsfield_sinogram",
+    "hounsfield_to_attenuation",
+]
