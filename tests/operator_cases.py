@@ -32,6 +32,8 @@ class Dft(fm.LinearOperator):
 SOFT = torch.rand(9, 7, generator=rng(1))
 KERNEL = normal(3, 4, seed=2)
 LARGE = normal(13, 12, seed=3) / 13
+# On an image of one pixel a kernel with a small central tap would test cancellation alone.
+BROAD = fm.gaussian_kernel(4.0, 14)[1:, 2:]
 MATRIX = normal(5, 9 * 7, seed=4)
 SMALL = (9, 7)
 
@@ -98,3 +100,24 @@ TOMOGRAPHY: dict[str, Case] = {
 }
 
 OPERATORS = LINEAR | IMAGING | TOMOGRAPHY
+
+Shape3 = tuple[int, int, int]
+SIZES = ((1, 1), (2, 3), (17, 23), (64, 64), (61, 47))
+CHANNELS = (1, 3, 4)
+
+# name: maker of an operator for images (C, H, W) of every size above, or None where it has none.
+# To join is one line: GRID["name"] = lambda shape: ..., built from `shape` alone.
+GRID: dict[str, Callable[[Shape3], fm.LinearOperator | None]] = {
+    "identity": lambda shape: fm.Identity(shape),
+    "mask": lambda shape: fm.Inpainting(fm.random_mask(shape[1:], 0.5, rng())),
+    "blur-circular": lambda shape: fm.Blur(KERNEL),
+    "blur-reflect": lambda shape: fm.Blur(KERNEL, "reflect"),
+    "blur-replicate": lambda shape: fm.Blur(BROAD, "replicate"),
+    "blur-constant": lambda shape: fm.Blur(BROAD, "constant"),
+    "blur-valid": lambda shape: fm.Blur(KERNEL[: shape[1], : shape[2]], "valid"),
+    "down-kernel": lambda shape: fm.Downsampling(2, KERNEL, "reflect", shape),
+    "down-1": lambda shape: fm.Downsampling(1),
+    "tomography": lambda shape: (
+        fm.Tomography(shape[1:], [0, 30.0, 90, 200]) if shape[0] == 1 else None
+    ),
+}

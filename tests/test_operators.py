@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from operator_cases import KERNEL, OPERATORS, SOFT, normal, rng
+from operator_cases import CHANNELS, GRID, KERNEL, OPERATORS, SIZES, SOFT, normal, rng
 from scipy import ndimage, signal
 from torch import Tensor
 
@@ -45,6 +45,48 @@ def test_dot_product(case, dtype, batch):
         for y in (torch.randn(ax.shape, generator=rng(50 + seed), dtype=ax.dtype), ax):
             error = abs(dot(ax, y) - dot(x, A.adjoint(y))) / float(ax.norm() * y.norm())
             assert error <= EPS[dtype]
+
+
+def layouts(x: Tensor) -> list[Tensor]:
+    """The numbers of x, (B, C, H, W), laid out in memory in other ways."""
+    last = x.contiguous(memory_format=torch.channels_last)
+    return [x.mT.contiguous().mT, x.transpose(0, 1).contiguous().transpose(0, 1), last]
+
+
+def close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    return a.shape == b.shape and float((a - b).norm()) <= tolerance * float(b.norm())
+
+
+@BOTH
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("name", list(GRID))
+def test_grid(name, size, dtype):
+    """Adjoints and memory layouts at awkward sizes and numbers of channels."""
+    served = 0
+    for channels in CHANNELS:
+        shape = (channels, *size)
+        A = GRID[name](shape)
+        if A is None:
+            continue
+        served += 1
+        for batch in (1, 3):
+            x = draw(A, shape, batch, dtype)
+            ax = A(x)
+            random = torch.randn(ax.shape, generator=rng(50), dtype=ax.dtype)
+            for y in (random, ax):
+                back = A.adjoint(y)
+                error = abs(dot(ax, y) - dot(x, back)) / float(ax.norm() * y.norm())
+                assert error <= EPS[dtype], (shape, batch)
+        for other in layouts(x):
+            assert close(A(other), ax, EPS[dtype])
+        if ax.ndim == 4:
+            for other in layouts(ax):
+                assert close(A.adjoint(other), back, EPS[dtype])
+        assert close(A(x[:1].expand(3, *shape)), ax[:1].expand(ax.shape), EPS[dtype])
+        assert close(A.adjoint(ax[:1].expand(ax.shape)), back[:1].expand(x.shape), EPS[dtype])
+    if not served:
+        assert any(GRID[name]((c, *other)) is not None for c in CHANNELS for other in SIZES)
+        pytest.skip("no operator of this size")
 
 
 @BOTH
@@ -106,7 +148,18 @@ def test_vjp_is_the_adjoint(case):
     w.requires_grad_()
     (forward,) = torch.autograd.grad(A.adjoint(w), w, x.detach())
     torch.testing.assert_close(forward, y.detach(), rtol=1e-11, atol=1e-12)
+
+
+def test_no_graph_is_kept_when_grad_is_off(case):
+    A, shape = case
+    x = draw(A, shape, 2).requires_grad_()
+    y = A(x).detach().requires_grad_()
     assert A(x.detach()).grad_fn is None
+    with torch.no_grad():
+        results = [A(x), A.adjoint(y), A.solve(y, 1.0, 0.1)]
+        if A.svd is not None:
+            results += [A.svd.to_spectral_x(x), A.svd.to_spectral_y(y)]
+    assert all(result.grad_fn is None for result in results)
 
 
 def test_adjoint_as_operator(case):
@@ -164,6 +217,29 @@ def test_svd_pieces(case):
     torch.testing.assert_close(svd.to_spectral_x(svd.from_spectral_x(z)), z)
     torch.testing.assert_close(svd.to_spectral_y(svd.from_spectral_y(z)), z)
     assert dot(svd.from_spectral_x(z), x) == pytest.approx(dot(z, svd.to_spectral_x(x)))
+
+
+def test_pseudo_inverse(case):
+    """A^+ = V diag(1/s) U^T: A^+ A is an orthogonal projection, and solve(y, 1, 0) knows it."""
+    A, shape = case
+    svd = A.svd
+    if svd is None:
+        return
+    s = svd.singular_values
+    inverse = torch.where(s > 0, 1 / s, 0.0)
+
+    def pinv(y: Tensor) -> Tensor:
+        return svd.from_spectral_x(inverse.to(y.dtype) * svd.to_spectral_y(y))
+
+    x, z = draw(A, shape, 2), draw(A, shape, 2, seed=1)
+    projected = pinv(A(x))
+    tolerance = 1e-13 * float(s.max() / s[s > 0].min()) + 1e-12
+    assert close(pinv(A(projected)), projected, tolerance)
+    assert close(A(projected), A(x), tolerance)
+    scale = float(x.norm() * z.norm())
+    assert abs(dot(projected, z) - dot(x, pinv(A(z)))) <= tolerance * scale
+    y = torch.randn(A(x).shape, generator=rng(5), dtype=A(x).dtype)
+    assert close(A.adjoint(A.solve(y, 1.0, 0.0)), pinv(y), tolerance * float(s.max() / s.min()))
 
 
 def test_wrong_input_is_refused(case):
