@@ -1,0 +1,103 @@
+"""Forward models that the contract of test_forward_models.py runs over: a new one is one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from operator_cases import KERNEL, SMALL, SOFT, Dft, normal, rng
+from torch import Tensor, nn
+
+import forward_models as fm
+
+Maker = Callable[[int], Tensor]
+
+
+def images(*shape: int) -> Maker:
+    """B -> images (B, *shape), values in [0.1, 0.9], float64."""
+    return lambda batch: 0.1 + 0.8 * torch.rand(batch, *shape, generator=rng(5)).double()
+
+
+def spectra(*shape: int) -> Maker:
+    """B -> complex images (B, *shape), complex128."""
+    return lambda batch: normal(batch, *shape, dtype=torch.complex128, seed=5)
+
+
+def classes(count: int) -> Maker:
+    """B -> class indices (B,)."""
+    return lambda batch: torch.arange(batch) % count
+
+
+@dataclass(frozen=True)
+class Case:
+    """A forward model p(y | x0) and the images it is tested on.
+
+    Attributes:
+        make: builds the model anew.
+        x: B -> clean images (B, *event), float64 or complex128, the same at every call.
+        differentiable: whether log p(y | x0) has a gradient in x0 almost everywhere.
+        random: whether two draws of y differ.
+        single: relative difference allowed between single and double precision, or None where
+            rounding x to single precision can change log p(y | x0) by any amount.
+    """
+
+    make: Callable[[], fm.ForwardModel]
+    x: Maker
+    differentiable: bool = True
+    random: bool = True
+    single: float | None = 1e-4
+
+
+@dataclass(frozen=True)
+class TimeCase:
+    """A forward model p_sigma(y | x), and makers of images x and of measurements y, by batch."""
+
+    make: Callable[[], fm.TimeDependent]
+    x: Maker
+    y: Maker
+    single: float | None = 1e-4
+
+
+def small(noisy: bool = False) -> nn.Module:
+    """Logits of 3 classes of images (1, 8, 8), random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = fm.ConvClassifier(3, (8,), (1, 8, 8), noise_conditional=noisy)
+    return network.eval().double().requires_grad_(False)
+
+
+NOISE: dict[str, Case] = {
+    "gaussian": Case(lambda: fm.LinearGaussian(fm.Identity(), 0.3), images(2, 5, 4)),
+    "gaussian-matrix": Case(
+        lambda: fm.LinearGaussian(fm.MatrixOperator(normal(5, 8)), 0.2), images(8)
+    ),
+    "gaussian-mask": Case(
+        lambda: fm.LinearGaussian(fm.Inpainting(fm.random_mask(SMALL, 0.4, rng())), 0.2),
+        images(1, 9, 7),
+    ),
+    "gaussian-entries": Case(
+        lambda: fm.LinearGaussian(fm.Blur(KERNEL), 0.1 + torch.rand(2, 9, 7, generator=rng(8))),
+        images(2, 9, 7),
+    ),
+    "gaussian-tomography": Case(
+        lambda: fm.LinearGaussian(fm.Tomography(SMALL, [0, 30.0, 100]), 0.5), images(1, 9, 7)
+    ),
+    "gaussian-complex": Case(
+        lambda: fm.LinearGaussian(fm.Inpainting(SOFT) @ Dft(), 0.2), spectra(1, 9, 7)
+    ),
+}
+
+NONLINEAR: dict[str, Case] = {}
+
+CLASSIFIERS: dict[str, Case] = {
+    "classifier": Case(lambda: fm.Classifier(small(), 3, (1, 8, 8)), images(1, 8, 8)),
+}
+
+FORWARD_MODELS = NOISE | NONLINEAR | CLASSIFIERS
+
+TIME_DEPENDENT: dict[str, TimeCase] = {
+    "noisy-classifier": TimeCase(
+        lambda: fm.NoisyClassifier(small(True), 3, (1, 8, 8)), images(1, 8, 8), classes(3)
+    ),
+}
