@@ -15,10 +15,11 @@ from .forward_model import ForwardModel, TimeDependent
 from .imaging import *
 from .linear import *
 from .noise import *
+from .observation import Observation
 from .operator import Operator
 from .tomography import *
 
-__all__ = ["ForwardModel", "Operator", "TimeDependent"]
+__all__ = ["ForwardModel", "Observation", "Operator", "TimeDependent"]
 __all__ += linear.__all__
 __all__ += imaging.__all__
 __all__ += tomography.__all__

@@ -8,12 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Field = Literal["real", "complex", "any"]
+Field = Literal["real", "complex", "any", "integer"]
 Shape = tuple[int, ...]
 
 _REAL = (torch.float32, torch.float64)
 _COMPLEX = (torch.complex64, torch.complex128)
-_ACCEPTED = {"real": _REAL, "complex": _COMPLEX, "any": _REAL + _COMPLEX}
+_ACCEPTED = {
+    "real": _REAL, "complex": _COMPLEX, "any": _REAL + _COMPLEX, "integer": (torch.int64,)
+}  # fmt: skip
 
 
 def check_tensor(name: str, value: object) -> Tensor:
@@ -27,11 +29,13 @@ def check_tensor(name: str, value: object) -> Tensor:
 
 
 def check_dtype(name: str, value: Tensor, field: Field = "real") -> None:
-    """Raise TypeError unless `value` has a single or double precision dtype of the given field."""
+    """Raise TypeError unless `value` has a dtype of the field: single or double, or int64."""
     if value.dtype in _ACCEPTED[field]:
         return
     wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in _ACCEPTED[field])
     advice = "convert it explicitly, e.g. with .to(torch.float32)"
+    if field == "integer":
+        advice = "convert it explicitly, e.g. with .to(torch.int64)"
     if value.is_complex() and field == "real":
         advice = "take its .real or .abs() explicitly: an imaginary part is never dropped silently"
     raise TypeError(f"{name} has dtype {value.dtype}, expected {wanted}; {advice}")

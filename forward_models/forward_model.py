@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .checks import Field, Shape, check_batched, check_dtype, check_finite, check_tensor
+
+if TYPE_CHECKING:
+    from .noise import LinearGaussian
 
 
 class ForwardModel(ABC):
@@ -17,13 +21,15 @@ class ForwardModel(ABC):
         event_shape: shape of one image x0, or None if any image size is accepted.
         measurement_shape: shape of one measurement y, or None if it follows from the image's.
         measurement_ndim: number of axes of one measurement, or None if any.
-        measurement_field: whether y is "real", "complex", or "any" of the two.
+        measurement_field: whether y is "real", "complex", "any" of the two, or "integer".
+        differentiable: whether log p(y | x0) has a useful gradient in x0.
     """
 
     event_shape: Shape | None = None
     measurement_shape: Shape | None = None
     measurement_ndim: int | None = None
     measurement_field: Field = "real"
+    differentiable: bool = True
 
     @abstractmethod
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
@@ -68,6 +74,11 @@ class ForwardModel(ABC):
         """Refuse entries of y (B, *measurement) that are not finite; returns y."""
         check_finite("y", y)
         return y
+
+    def linear_gaussian(self, y: Tensor) -> tuple[LinearGaussian, Tensor] | None:
+        """(model, y') that is linear with Gaussian noise and has the same likelihood up to a factor
+        that depends on y alone; None unless that is exact."""
+        return None
 
 
 class TimeDependent(ABC):

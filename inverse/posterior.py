@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel, LinearGaussian, Stack, TimeDependent
+from forward_models import ForwardModel, LinearGaussian, LinearOperator, Stack, TimeDependent
 from priors import Prior
 
 from .likelihoods import Exact, GaussianLift, Likelihood, Moments, PlugIn, Tweedie
@@ -121,6 +121,7 @@ def condition(
     Args:
         prior: any Prior; one that takes any image size adopts the forward model's.
         model: ForwardModel p(y | x0), or TimeDependent p_sigma(y | x).
+            One that is exactly linear with Gaussian noise is taken as that.
         y: the measurement, (*measurement) or (1, *measurement), or (B, *measurement) with one
             for each of the B samples to be drawn; for classifiers a class index.
         lift: forward model -> likelihood at every noise level; the default is the documented
@@ -141,6 +142,9 @@ def condition(
             + ("; wrap the operator: LinearGaussian(operator, sigma)" if callable(model) else "")
         )
     y = model.check_measurement(torch.tensor(y) if isinstance(y, int) else y)
+    equivalent = model.linear_gaussian(y) if isinstance(model, ForwardModel) else None
+    if equivalent is not None:
+        model, y = equivalent
     shape = _event_shape(model, y)
     stride = getattr(prior, "stride", 1)
     if shape is not None and not prior.accepts(shape):
@@ -172,6 +176,7 @@ def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tenso
 
 
 def _event_shape(model: Model, y: Tensor) -> tuple[int, ...] | None:
-    if model.event_shape is None and isinstance(model, LinearGaussian):
-        return model.operator.input_shape(tuple(y.shape[1:]))
+    operator = getattr(model, "operator", None)
+    if model.event_shape is None and isinstance(operator, LinearOperator):
+        return operator.input_shape(tuple(y.shape[1:]))
     return model.event_shape

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from forward_models import Identity, Inpainting, LinearGaussian, TimeDependent
+from forward_models import ForwardModel, Identity, Inpainting, LinearGaussian, TimeDependent
 from priors import VP, Empirical, Gaussian, Prior, geometric
 from priors.covariance import Diagonal
 from priors.linear_gaussian import LIMIT
@@ -155,7 +155,10 @@ def _linear_applies(posterior: Posterior) -> str | None:
     return None
 
 
-def _any_applies(posterior: Posterior) -> str | None:
+def _gradient_applies(posterior: Posterior) -> str | None:
+    for model, _ in posterior.factors:
+        if isinstance(model, ForwardModel) and not model.differentiable:
+            return f"{type(model).__name__} is a black box: its likelihood has no gradient"
     return None
 
 
@@ -233,7 +236,7 @@ _METHODS = (
         paper="Chung et al. 2023, Diffusion Posterior Sampling for General Noisy Inverse "
         "Problems, https://arxiv.org/abs/2209.14687",
         steps=1000,
-        applies=_any_applies,
+        applies=_gradient_applies,
         build=_build_dps,
     ),
     Method(

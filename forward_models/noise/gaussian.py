@@ -1,4 +1,4 @@
-"""Noise models: the density p(y | x0) around a linear measurement."""
+"""Gaussian noise around any measurement, independent or correlated."""
 
 from __future__ import annotations
 
@@ -8,140 +8,143 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, check_dtype, check_finite, check_tensor
-from ..forward_model import ForwardModel, check_pair
-from ..linear import LinearOperator
+from ..checks import Constant, Field, check_dtype, check_finite, check_tensor
+from ..linear import LinearOperator, MatrixOperator
+from ..operator import Operator
+from .linear_gaussian import LinearGaussian, check_standard_deviation
+from .noise import IndependentNoise, Noise, standard_normal
 
 
 @final
-class LinearGaussian(ForwardModel):
-    """y = A x0 + sigma * eps, eps ~ N(0, I), on the entries that A measures.
+class Gaussian(IndependentNoise):
+    """y = z + sigma * eps, eps ~ N(0, I), real or complex; information 1 / sigma^2.
 
-    log p(y | x0) = -1/2 sum_i [ (y_i - (A x0)_i)^2 / sigma_i^2 + log(2 pi sigma_i^2) ], exact.
-
-    Entries of y outside `operator.measured` are no data: they enter no sum, get no noise, and
-    are 0 in a simulated measurement. A complex entry counts as two real ones: sigma is the standard
-    deviation of its real part and of its imaginary part. Cost: one product with A.
+    A complex entry counts as two real ones: sigma is the standard deviation of its real part and
+    of its imaginary part. Over a linear operator an observation is exactly `LinearGaussian`.
 
     Args:
-        operator: A.
-        sigma: noise standard deviation in the unit of y, a positive number, or a tensor of the
+        sigma: standard deviation in the unit of y, a positive number, or a tensor of the
             measurement's shape with one value per entry.
 
     Raises:
-        TypeError: the operator is no LinearOperator, or sigma is no real number or tensor.
-        ValueError: sigma is zero, negative or not finite somewhere, or its shape does not fit.
+        TypeError: sigma is no real number or tensor.
+        ValueError: sigma is zero, negative or not finite somewhere.
     """
 
-    def __init__(self, operator: LinearOperator, sigma: float | Tensor) -> None:
-        if not isinstance(operator, LinearOperator):
-            raise TypeError(
-                f"operator must be a LinearOperator, got {type(operator).__name__}; "
-                "a matrix is wrapped by MatrixOperator(matrix)"
-            )
-        self.operator = operator
-        self.event_shape = operator.event_shape
-        self.measurement_shape = operator.measurement_shape
-        self.measurement_ndim = operator.measurement_ndim
-        self.measurement_field = operator.measurement_field
-        self.sigma = self._check_sigma(sigma)
+    field: Field = "any"
+    recorded_field: Field = "any"
+
+    def __init__(self, sigma: float | Tensor) -> None:
+        self.sigma = check_standard_deviation(sigma)
         self._sigma = Constant(torch.as_tensor(self.sigma, dtype=torch.float64))
 
-    def _check_sigma(self, sigma: float | Tensor) -> float | Tensor:
-        if isinstance(sigma, Tensor) and sigma.ndim > 0:
-            check_dtype("sigma", sigma, "real")
-            check_finite("sigma", sigma)
-            if self.measurement_shape is not None and sigma.shape != self.measurement_shape:
-                raise ValueError(
-                    f"sigma has shape {tuple(sigma.shape)}, expected one number or the shape of "
-                    f"a measurement, {self.measurement_shape}"
-                )
-            least = float(sigma.min())
-            value: float | Tensor = sigma.detach().clone()
-        else:
-            if isinstance(sigma, bool) or not isinstance(sigma, (int, float, Tensor)):
-                raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
-            if isinstance(sigma, Tensor) and sigma.is_complex():
-                raise TypeError("sigma is complex, expected a real standard deviation")
-            least = value = float(sigma)
-        if not 0 < least < math.inf:
-            advice = "a standard deviation is positive"
-            if least == 0:
-                advice = (
-                    "a noiseless measurement has no density: pass a small sigma instead, e.g. one "
-                    "thousandth of the range of y"
-                )
-            raise ValueError(f"sigma must be positive and finite, got {least}; {advice}")
-        return value
+    def _log_prob(self, y: Tensor, z: Tensor) -> Tensor:
+        sigma = self._sigma.like(z)
+        scaled = (y - z) / sigma
+        squares = scaled.abs().square() if scaled.is_complex() else scaled.square()
+        parts = 2 if z.is_complex() else 1
+        return -0.5 * squares - parts * (sigma.log() + 0.5 * math.log(2 * math.pi))
+
+    def _sample(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        return z + self._sigma.like(z) * standard_normal(z, generator)
+
+    def mean(self, z: Tensor) -> Tensor:
+        return z
+
+    def variance(self, z: Tensor) -> Tensor:
+        return self._sigma.like(z).square().expand(z.shape)
+
+    def information(self, z: Tensor) -> Tensor:
+        return 1 / self.variance(z)
+
+    def score(self, y: Tensor, z: Tensor) -> Tensor:
+        return (y - z) / self._sigma.like(z).square()
+
+    def linear_gaussian(
+        self, operator: Operator, y: Tensor
+    ) -> tuple[LinearGaussian, Tensor] | None:
+        if not isinstance(operator, LinearOperator):
+            return None
+        return LinearGaussian(operator, self.sigma), y
+
+
+@final
+class CorrelatedGaussian(Noise):
+    """y = z + L eps, L L^T = covariance, over all M entries of a real measurement.
+
+    log p(y | z) = -1/2 [ |W (y - z)|^2 + log det covariance + M log(2 pi) ],   W = L^-1,
+
+    exact. Over a linear operator A an observation of y is exactly `LinearGaussian` with the
+    operator W A, the measurement W y and sigma = 1: whitening. Cost O(M^2) a measurement, O(M^3)
+    once.
+
+    Args:
+        covariance: (M, M), symmetric positive definite, in the squared unit of y; the entries of a
+            measurement in row-major order.
+
+    Raises:
+        TypeError: the covariance is no real tensor.
+        ValueError: it is not square, symmetric or positive definite, or has NaN; at use, a
+            measurement without M entries.
+    """
+
+    def __init__(self, covariance: Tensor) -> None:
+        check_tensor("covariance", covariance)
+        check_dtype("covariance", covariance, "real")
+        if covariance.ndim != 2 or covariance.shape[0] != covariance.shape[1]:
+            raise ValueError(f"covariance has shape {tuple(covariance.shape)}, expected (M, M)")
+        check_finite("covariance", covariance)
+        double = covariance.detach().double()
+        if not torch.allclose(double, double.T, rtol=1e-5, atol=1e-8 * float(double.abs().max())):
+            raise ValueError("covariance is not symmetric")
+        factor, failed = torch.linalg.cholesky_ex((double + double.T) / 2)
+        if int(failed):
+            raise ValueError(
+                f"covariance is not positive definite: its leading minor of order {int(failed)} "
+                "is not; add a small multiple of the identity"
+            )
+        identity = torch.eye(len(factor), dtype=torch.float64, device=factor.device)
+        self._factor = Constant(factor)
+        self._whitener = Constant(torch.linalg.solve_triangular(factor, identity, upper=False))
+        self._log_det = float(2 * factor.diagonal().log().sum())
 
     @property
-    def noise_variance(self) -> float | Tensor:
-        """sigma^2, a number or a tensor of the measurement's shape."""
-        return self.sigma**2
+    def size(self) -> int:
+        """M, the entries of one measurement."""
+        return len(self._factor.value)
 
-    def _measured(self, y: Tensor) -> Tensor | None:
-        measured = self.operator.measured
-        return None if measured is None else measured.to(y.device).expand(y.shape[1:])
-
-    def _check_values(self, y: Tensor) -> Tensor:
-        """Only entries that are measured are data; the others may be anything, and become 0."""
-        if isinstance(self.sigma, Tensor) and self.sigma.shape != y.shape[1:]:
+    def _flat(self, value: Tensor) -> Tensor:
+        flat = value.flatten(1)
+        if flat.shape[1] != self.size:
             raise ValueError(
-                f"sigma has shape {tuple(self.sigma.shape)}, the measurement {tuple(y.shape[1:])}"
+                f"a measurement {tuple(value.shape[1:])} has {flat.shape[1]} entries, the "
+                f"covariance is of {self.size}"
             )
-        measured = self._measured(y)
-        return super()._check_values(y if measured is None else torch.where(measured, y, 0))
+        return flat
 
-    def count(self, y: Tensor) -> int:
-        """M, the real numbers that one measurement like y (B, *measurement) carries as data."""
-        measured = self._measured(y)
-        entries = y[0].numel() if measured is None else int(measured.sum())
-        return entries * (2 if y.is_complex() else 1)
+    def log_prob(self, y: Tensor, z: Tensor, measured: Tensor | None = None) -> Tensor:
+        if measured is not None:
+            raise ValueError("correlated noise has no density for a part of the measurement")
+        white = self._flat(y - z) @ self._whitener.like(z).mT
+        normaliser = 0.5 * (self._log_det + self.size * math.log(2 * math.pi))
+        return -0.5 * white.square().sum(1) - normaliser
 
-    def residual(self, y: Tensor, x: Tensor) -> Tensor:
-        """y - A x on measured entries and 0 elsewhere, (B, *measurement)."""
-        return self._residual(self.check_measurement(y), self.operator.apply(x))
+    def _sample(self, z: Tensor, generator: torch.Generator | None) -> Tensor:
+        eps = standard_normal(self._flat(z), generator)
+        return z + (eps @ self._factor.like(z).mT).reshape(z.shape)
 
-    def _residual(self, y: Tensor, prediction: Tensor) -> Tensor:
-        check_pair(y, prediction)
-        difference = y - prediction
-        measured = self._measured(y)
-        return difference if measured is None else torch.where(measured, difference, 0)
+    def mean(self, z: Tensor) -> Tensor:
+        return z
 
-    def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
-        y = self.check_measurement(y)
-        prediction = self.operator.apply(x)
-        scaled = self._residual(y, prediction) / self._per_entry(prediction)
-        squares = scaled.abs().square() if scaled.is_complex() else scaled.square()
-        return -0.5 * squares.reshape(len(squares), -1).sum(1) - self._log_normaliser(prediction)
+    def variance(self, z: Tensor) -> Tensor:
+        rows = self._factor.like(z).square().sum(1)
+        self._flat(z)
+        return rows.reshape(z.shape[1:]).expand(z.shape)
 
-    def _log_normaliser(self, y: Tensor) -> Tensor:
-        """1/2 sum over the data of log(2 pi sigma_i^2), a scalar."""
-        log_sigma = self._sigma.value.log().to(y.device)
-        if log_sigma.ndim == 0:
-            total = self.count(y) * log_sigma
-        else:
-            measured = self._measured(y)
-            kept = log_sigma if measured is None else log_sigma[measured]
-            total = kept.sum() * (2 if y.is_complex() else 1)
-        return (total + 0.5 * self.count(y) * math.log(2 * math.pi)).to(y.dtype.to_real())
-
-    def _per_entry(self, y: Tensor) -> Tensor:
-        sigma = self._sigma.like(y)
-        if sigma.ndim > 0 and sigma.shape != y.shape[1:]:
-            raise ValueError(
-                f"sigma has shape {tuple(sigma.shape)}, the measurement {tuple(y.shape[1:])}"
-            )
-        return sigma
-
-    def simulate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw y ~ p(y | x0 = x), (B, *measurement), with noise from the given generator."""
-        clean = self.operator.apply(check_tensor("x", x))
-        device = clean.device if generator is None else generator.device
-        real = torch.view_as_real(clean) if clean.is_complex() else clean
-        eps = torch.randn(real.shape, generator=generator, dtype=real.dtype, device=device)
-        eps = eps.to(clean.device)
-        noise = torch.view_as_complex(eps) if clean.is_complex() else eps
-        y = clean + self._per_entry(clean) * noise
-        measured = self._measured(clean)
-        return y if measured is None else torch.where(measured, y, 0)
+    def linear_gaussian(
+        self, operator: Operator, y: Tensor
+    ) -> tuple[LinearGaussian, Tensor] | None:
+        if not isinstance(operator, LinearOperator):
+            return None
+        whiten = MatrixOperator(self._whitener.value, event_shape=tuple(y.shape[1:]))
+        return LinearGaussian(whiten @ operator, 1.0), whiten(y)

@@ -20,6 +20,8 @@ class PlugIn(Likelihood):
     Exact as sigma -> 0; overconfident wherever Cov[x0 | x] is not small beside the measurement's
     own uncertainty. Costs one gradient of the model and one vector-Jacobian product.
 
+    The shift of a model that is not differentiable raises TypeError; its density is there.
+
     Paper: Chung et al., "Diffusion Posterior Sampling", 2023, https://arxiv.org/abs/2209.14687
     """
 
@@ -29,6 +31,10 @@ class PlugIn(Likelihood):
         self.model, self.y = model, y
 
     def shift(self, moments: Moments) -> Tensor:
+        if not self.model.differentiable:
+            raise TypeError(
+                f"{type(self.model).__name__} is a black box: log p(y | x0) has no gradient"
+            )
         with torch.enable_grad():
             nested = moments.x0.requires_grad
             x0 = moments.x0 if nested else moments.x0.detach().requires_grad_()
