@@ -157,9 +157,7 @@ def coil_maps(shape: Shape3) -> Tensor:
 
 GRID |= {
     "fourier": lambda shape: fm.CenteredFourier(),
-    "mri": lambda shape: (
-        fm.MRI(fm.random_mask(shape[1:], 0.5, rng())) if shape[0] == 1 else None
-    ),
+    "mri": lambda shape: fm.MRI(fm.random_mask(shape[1:], 0.5, rng())) if shape[0] == 1 else None,
     "mri-coils": lambda shape: (
         fm.MultiCoilMRI(lines(shape[2]), coil_maps(shape)) if shape[0] == 1 else None
     ),
