@@ -29,6 +29,19 @@ class Dft(fm.LinearOperator):
         return torch.fft.ifft2(y, norm="ortho")
 
 
+def slopes(x: Tensor) -> Tensor:
+    """A function of a user's: differences along the rows, summed along the columns."""
+    return x.diff(dim=-1).cumsum(-2)
+
+
+def half_spectrum(x: Tensor) -> Tensor:
+    return torch.fft.rfft(x) * 0.5
+
+
+def twisted(x: Tensor) -> Tensor:
+    return torch.fft.fft(x).flip(-2) * (1 + 2j)
+
+
 SOFT = torch.rand(9, 7, generator=rng(1))
 KERNEL = normal(3, 4, seed=2)
 LARGE = normal(13, 12, seed=3) / 13
@@ -68,6 +81,14 @@ LINEAR: dict[str, Case] = {
     ),
     "adjoint": (lambda: fm.Blur(KERNEL, "reflect").T, (2, 9, 7)),
     "adjoint-valid": (lambda: fm.Blur(KERNEL, "valid").T, (1, 7, 4)),
+    "from-function": (lambda: fm.from_function(slopes, (2, 9, 7)), (2, 9, 7)),
+    "from-function-complex": (lambda: fm.from_function(half_spectrum, (8,)), (8,)),
+    "from-function-unitary": (
+        lambda: fm.from_function(twisted, (2, 5), field="complex"),
+        (2, 5),
+    ),
+    "normal": (lambda: fm.Blur(KERNEL, "valid").normal, (2, 9, 7)),
+    "normal-matrix": (lambda: fm.MatrixOperator(normal(11, 4)).normal, (4,)),
     "adjoint-matrix": (lambda: fm.MatrixOperator(normal(5, 8)).T, (5,)),
 }
 
@@ -99,31 +120,7 @@ TOMOGRAPHY: dict[str, Case] = {
     ),
 }
 
-SAMPLED = torch.rand(9, 7, generator=rng(5)) < 0.5
-LINES = torch.tensor([True, False, True, True, False, False, True])
-PHASE = normal(9, 7, seed=6)
-MAPS = normal(3, 9, 7, dtype=torch.complex128, seed=7)
-
-MRI: dict[str, Case] = {
-    "fourier": (lambda: fm.CenteredFourier((2, 9, 7)), (2, 9, 7)),
-    "fourier-free": (lambda: fm.CenteredFourier(), (1, 8, 6)),
-    "mri": (lambda: fm.MRI(SAMPLED), (1, 9, 7)),
-    "mri-lines": (lambda: fm.MRI(LINES), (1, 9, 7)),
-    "mri-lines-fixed": (lambda: fm.MRI(LINES, (9, 7)), (1, 9, 7)),
-    "mri-coils": (lambda: fm.MultiCoilMRI(SAMPLED, MAPS), (1, 9, 7)),
-    "mri-coils-lines": (lambda: fm.MultiCoilMRI(LINES, MAPS), (1, 9, 7)),
-    "coils": (lambda: fm.CoilSensitivities(MAPS * (PHASE > 0)), (1, 9, 7)),
-    "real": (lambda: fm.RealToComplex(), (3, 9, 7)),
-    "real-phase": (lambda: fm.RealToComplex(PHASE), (2, 9, 7)),
-    "channels": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
-    "mri-real": (lambda: fm.MRI(SAMPLED) @ fm.RealToComplex(PHASE), (1, 9, 7)),
-    "mri-coils-channels": (
-        lambda: fm.MultiCoilMRI(LINES, MAPS) @ fm.ChannelsToComplex(),
-        (2, 9, 7),
-    ),
-}
-
-OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI
+OPERATORS = LINEAR | IMAGING | TOMOGRAPHY
 
 Shape3 = tuple[int, int, int]
 SIZES = ((1, 1), (2, 3), (17, 23), (64, 64), (61, 47))
@@ -144,24 +141,4 @@ GRID: dict[str, Callable[[Shape3], fm.LinearOperator | None]] = {
     "tomography": lambda shape: (
         fm.Tomography(shape[1:], [0, 30.0, 90, 200]) if shape[0] == 1 else None
     ),
-}
-
-
-def lines(width: int) -> Tensor:
-    return fm.random_lines(width, 1.5, 1, rng())
-
-
-def coil_maps(shape: Shape3) -> Tensor:
-    return normal(*shape, dtype=torch.complex128, seed=7)
-
-
-GRID |= {
-    "fourier": lambda shape: fm.CenteredFourier(),
-    "mri": lambda shape: fm.MRI(fm.random_mask(shape[1:], 0.5, rng())) if shape[0] == 1 else None,
-    "mri-coils": lambda shape: (
-        fm.MultiCoilMRI(lines(shape[2]), coil_maps(shape)) if shape[0] == 1 else None
-    ),
-    "coils-adjoint": lambda shape: fm.CoilSensitivities(coil_maps(shape)).T,
-    "real": lambda shape: fm.RealToComplex(normal(*shape[1:], seed=6)),
-    "channels-adjoint": lambda shape: fm.ChannelsToComplex().T if shape[0] == 1 else None,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, overload
 
@@ -13,40 +13,16 @@ from torch import Tensor
 
 from ..checks import Shape, check_batched, check_dtype, check_shape, check_tensor
 from ..operator import Operator
+from .bidiagonal import largest_singular_value
 from .solvers import conjugate_gradients, per_sample
+from .svd import SVD, divide
 
 if TYPE_CHECKING:
-    from .algebra import Composition, Scaled, Sum
+    from .algebra import Scaled, Sum
+    from .composition import Composition
+    from .normal import Normal
 
 Covariance = Callable[[Tensor], Tensor] | float | Tensor
-
-
-class SVD(ABC):
-    """A = U diag(s) V^T with R = rank-many or more orthonormal columns in U and V.
-
-    Attributes:
-        singular_values: s, (R,) in float64, not sorted, zeros allowed; convert it with `.to(x)`.
-
-    V may be incomplete: the null space of A is what x - from_spectral_x(to_spectral_x(x)) leaves.
-    """
-
-    singular_values: Tensor
-
-    @abstractmethod
-    def to_spectral_x(self, x: Tensor) -> Tensor:
-        """V^T x: (B, *event) to (B, R)."""
-
-    @abstractmethod
-    def from_spectral_x(self, z: Tensor) -> Tensor:
-        """V z: (B, R) to (B, *event)."""
-
-    @abstractmethod
-    def to_spectral_y(self, y: Tensor) -> Tensor:
-        """U^T y: (B, *measurement) to (B, R)."""
-
-    @abstractmethod
-    def from_spectral_y(self, z: Tensor) -> Tensor:
-        """U z: (B, R) to (B, *measurement)."""
 
 
 class LinearOperator(Operator):
@@ -60,6 +36,7 @@ class LinearOperator(Operator):
     """
 
     _transposed: LinearOperator | None = None
+    _normal_operator: Normal | None = None
 
     @abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
@@ -76,6 +53,10 @@ class LinearOperator(Operator):
         check_batched("y", y, self.measurement_shape, self.measurement_ndim)
         self.input_shape(tuple(y.shape[1:]))
         return self._adjoint(y)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        """A^T A x for a checked x; override it where one step is cheaper than the two."""
+        return self._adjoint(self._apply(x))
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
         """A v: the derivative of a linear map is itself."""
@@ -103,13 +84,22 @@ class LinearOperator(Operator):
             self._transposed = AdjointOperator(self)
         return self._transposed
 
+    @property
+    def normal(self) -> LinearOperator:
+        """A^T A as an operator on images, at the cost of its shortest form; see `Normal`."""
+        if self._normal_operator is None:
+            from .normal import Normal
+
+            self._normal_operator = Normal(self)
+        return self._normal_operator
+
     @overload
     def __matmul__(self, other: LinearOperator) -> Composition: ...
     @overload
     def __matmul__(self, other: Operator) -> Operator: ...
     def __matmul__(self, other: Operator) -> Operator:
         """A @ B, the operator x -> A(B(x)); linear if B is."""
-        from .algebra import Composition
+        from .composition import Composition
 
         if isinstance(other, LinearOperator):
             return Composition(self, other)
@@ -145,13 +135,15 @@ class LinearOperator(Operator):
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> float:
-        """The largest singular value of A, by power iteration on A^T A.
+        """The largest singular value of A.
 
-        Exact where `svd` is known; otherwise a lower bound that stops when one iteration changes
-        it by less than `tolerance` (relative). Cost: two products with A per iteration.
+        Exact where `svd` is known; otherwise by Golub-Kahan bidiagonalisation, a lower bound that
+        stops when one iteration changes it by less than `tolerance` (relative). Cost: two products
+        with A per iteration, some tens of them for most operators.
 
         Args:
             event_shape: image shape, needed only if the operator accepts any size.
+            iterations: bound on the iterations; reaching it gives a RuntimeWarning.
             seed: of the private generator that draws the first vector.
 
         Raises:
@@ -167,16 +159,18 @@ class LinearOperator(Operator):
         check_shape("event_shape", shape)
         dtype = dtype.to_complex() if self.event_field == "complex" else dtype
         generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(1, *shape, generator=generator, dtype=dtype).to(device)
         with torch.no_grad():
-            x = torch.randn(1, *shape, generator=generator, dtype=dtype).to(device)
-            value = 0.0
-            for _ in range(iterations):
-                x = x / x.norm()
-                y = self.apply(x)
-                previous, value = value, float(y.norm())
-                if value == 0.0 or abs(value - previous) <= tolerance * value:
-                    break
-                x = self._adjoint(y)
+            value, converged = largest_singular_value(
+                self.apply, self._adjoint, x, iterations, tolerance
+            )
+        if not converged:
+            warnings.warn(
+                f"the norm still grew after {iterations} iterations: {value:.6g} is a lower bound; "
+                "raise iterations or tolerance",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         return value
 
     def solve(
@@ -188,6 +182,7 @@ class LinearOperator(Operator):
         tolerance: float | None = None,
         max_iterations: int | None = None,
         start: Tensor | None = None,
+        preconditioner: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Solve (A C A^T + S) v = r for v, sample by sample; shape (B, *measurement).
 
@@ -201,8 +196,9 @@ class LinearOperator(Operator):
             covariance: C, a function (B, *event) -> (B, *event) that is symmetric and positive
                 semi-definite in each sample, or c >= 0, () or (B,), for C = c I.
             noise_variance: S >= 0, a number, or a tensor that broadcasts to r.
-            tolerance, max_iterations, start: see `conjugate_gradients`. A bound given here is a
-                choice and is kept silently; reaching the default one gives a RuntimeWarning.
+            tolerance, max_iterations, start, preconditioner: see `conjugate_gradients`; closed
+                forms need none of them. A bound given here is a choice and is kept silently;
+                reaching the default one gives a RuntimeWarning.
 
         Raises:
             ValueError: shapes that do not fit, or a negative or NaN variance.
@@ -238,6 +234,7 @@ class LinearOperator(Operator):
             tolerance=tolerance,
             max_iterations=max_iterations,
             start=start,
+            preconditioner=preconditioner,
         )
         if max_iterations is None and not bool(info.converged.all()):
             worst = int(info.residual.argmax())
@@ -277,12 +274,6 @@ class LinearOperator(Operator):
         if not bool((tensor >= 0).all()) or not math.isfinite(float(tensor.detach().sum())):
             raise ValueError(f"{name} must be finite and not negative, got {value}")
         return tensor
-
-
-def divide(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, with 0 where b = 0: the pseudo-inverse of a diagonal matrix."""
-    zero = b == 0
-    return torch.where(zero, torch.zeros_like(a), a / torch.where(zero, torch.ones_like(b), b))
 
 
 def is_uniform(s: Tensor, r: Tensor) -> bool:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ..checks import Constant, Field, Shape, check_dtype, check_finite, check_shape, check_tensor
-from .linear_operator import SVD, LinearOperator
+from .linear_operator import LinearOperator
+from .svd import SVD
 
 
 @final
@@ -70,6 +71,7 @@ class MatrixOperator(LinearOperator):
         self.event_field = self.measurement_field = field
         double = torch.complex128 if matrix.is_complex() else torch.float64
         self._matrix = Constant(matrix.to(double))
+        self._gram: Constant | None = None
         self._svd: SVD | None = None
 
     @property
@@ -83,6 +85,16 @@ class MatrixOperator(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         assert self.event_shape is not None
         return (y @ self._matrix.like(y).conj()).reshape(-1, *self.event_shape)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        """By the Gram matrix A^T A, (D, D), where it is the smaller one: M > D."""
+        assert self.event_shape is not None
+        matrix = self._matrix.value
+        if len(matrix) <= matrix.shape[1]:
+            return super()._normal(x)
+        if self._gram is None:
+            self._gram = Constant(matrix.mH @ matrix)
+        return (x.flatten(1) @ self._gram.like(x).mT).reshape(-1, *self.event_shape)
 
     @property
     def svd(self) -> SVD:
@@ -133,6 +145,9 @@ class Identity(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return y
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return x
 
     def _gram_diagonal(self, y: Tensor) -> Tensor:
         return torch.ones((), dtype=y.dtype.to_real(), device=y.device)

@@ -1,0 +1,70 @@
+"""The normal operator A^T A, at the cost of its shortest form."""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor
+
+from ..checks import Shape
+from .linear_operator import LinearOperator
+from .svd import SVD
+
+
+@final
+class _NormalSVD(SVD):
+    """A^T A = V diag(s^2) V^T."""
+
+    def __init__(self, base: SVD) -> None:
+        self.base = base
+        self.singular_values = base.singular_values.square()
+
+    def to_spectral_x(self, x: Tensor) -> Tensor:
+        return self.base.to_spectral_x(x)
+
+    def from_spectral_x(self, z: Tensor) -> Tensor:
+        return self.base.from_spectral_x(z)
+
+    def to_spectral_y(self, y: Tensor) -> Tensor:
+        return self.base.to_spectral_x(y)
+
+    def from_spectral_y(self, z: Tensor) -> Tensor:
+        return self.base.from_spectral_x(z)
+
+
+@final
+class Normal(LinearOperator):
+    """A^T A, self-adjoint and positive semi-definite: images (B, *event) to images.
+
+    One step where A has a shortcut (`_normal`): a multiplication for a mask, one filter |k^|^2 for
+    circular blur, the Gram matrix of a tall matrix; else A and then A^T. It has an `svd` where A
+    has one. Made by `A.normal`.
+    """
+
+    def __init__(self, base: LinearOperator) -> None:
+        self.base = base
+        self.event_shape = self.measurement_shape = base.event_shape
+        self.event_ndim = self.measurement_ndim = base.event_ndim
+        self.event_field = self.measurement_field = base.event_field
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.base._normal(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.base._normal(y)
+
+    def output_shape(self, event_shape: Shape) -> Shape:
+        self.base.output_shape(event_shape)
+        return event_shape
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        return self.output_shape(measurement_shape)
+
+    @property
+    def T(self) -> LinearOperator:
+        return self
+
+    @property
+    def svd(self) -> SVD | None:
+        svd = self.base.svd
+        return None if svd is None else _NormalSVD(svd)
