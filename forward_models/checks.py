@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Literal
 
 import torch
@@ -89,14 +90,14 @@ def check_same(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 def check_shape(name: str, shape: Sequence[int]) -> Shape:
     """Return `shape` as a tuple of positive integers, else raise ValueError."""
     sizes = tuple(shape)
-    if not sizes or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
+    if not sizes or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in sizes):
         raise ValueError(f"{name} must be positive integers, got {sizes}")
-    return sizes
+    return tuple(int(n) for n in sizes)
 
 
 def check_positive(name: str, value: float) -> float:
     """Return `value` as a float if it is a positive finite number, else raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not 0 < value < float("inf"):
         raise ValueError(f"{name} must be positive and finite, got {value}")
