@@ -3,17 +3,19 @@
     linear/       the interface of linear operators, matrices, algebra, solves
     imaging/      masks, blur, sampling, colour
     tomography/   CT, and the classical ways back
+    mri/          k-space, coils, sampling patterns and trajectories
     noise/        how a recording scatters around the clean measurement
     classifiers/  the class of an image, clean or noisy
 
 Every public name is reached from here: `forward_models.Blur`.
 """
 
-from . import classifiers, imaging, linear, noise, tomography
+from . import classifiers, imaging, linear, mri, noise, tomography
 from .classifiers import *
 from .forward_model import ForwardModel, TimeDependent
 from .imaging import *
 from .linear import *
+from .mri import *
 from .noise import *
 from .observation import Observation
 from .operator import Operator
@@ -23,5 +25,6 @@ __all__ = ["ForwardModel", "Observation", "Operator", "TimeDependent"]
 __all__ += linear.__all__
 __all__ += imaging.__all__
 __all__ += tomography.__all__
+__all__ += mri.__all__
 __all__ += noise.__all__
 __all__ += classifiers.__all__

@@ -120,7 +120,31 @@ TOMOGRAPHY: dict[str, Case] = {
     ),
 }
 
-OPERATORS = LINEAR | IMAGING | TOMOGRAPHY
+SAMPLED = torch.rand(9, 7, generator=rng(5)) < 0.5
+LINES = torch.tensor([True, False, True, True, False, False, True])
+PHASE = normal(9, 7, seed=6)
+MAPS = normal(3, 9, 7, dtype=torch.complex128, seed=7)
+
+MRI: dict[str, Case] = {
+    "fourier": (lambda: fm.CenteredFourier((2, 9, 7)), (2, 9, 7)),
+    "fourier-free": (lambda: fm.CenteredFourier(), (1, 8, 6)),
+    "mri": (lambda: fm.MRI(SAMPLED), (1, 9, 7)),
+    "mri-lines": (lambda: fm.MRI(LINES), (1, 9, 7)),
+    "mri-lines-fixed": (lambda: fm.MRI(LINES, (9, 7)), (1, 9, 7)),
+    "mri-coils": (lambda: fm.MultiCoilMRI(SAMPLED, MAPS), (1, 9, 7)),
+    "mri-coils-lines": (lambda: fm.MultiCoilMRI(LINES, MAPS), (1, 9, 7)),
+    "coils": (lambda: fm.CoilSensitivities(MAPS * (PHASE > 0)), (1, 9, 7)),
+    "real": (lambda: fm.RealToComplex(), (3, 9, 7)),
+    "real-phase": (lambda: fm.RealToComplex(PHASE), (2, 9, 7)),
+    "channels": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
+    "mri-real": (lambda: fm.MRI(SAMPLED) @ fm.RealToComplex(PHASE), (1, 9, 7)),
+    "mri-coils-channels": (
+        lambda: fm.MultiCoilMRI(LINES, MAPS) @ fm.ChannelsToComplex(),
+        (2, 9, 7),
+    ),
+}
+
+OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI
 
 Shape3 = tuple[int, int, int]
 SIZES = ((1, 1), (2, 3), (17, 23), (64, 64), (61, 47))
@@ -141,4 +165,24 @@ GRID: dict[str, Callable[[Shape3], fm.LinearOperator | None]] = {
     "tomography": lambda shape: (
         fm.Tomography(shape[1:], [0, 30.0, 90, 200]) if shape[0] == 1 else None
     ),
+}
+
+
+def lines(width: int) -> Tensor:
+    return fm.random_lines(width, 1.5, 1, rng())
+
+
+def coil_maps(shape: Shape3) -> Tensor:
+    return normal(*shape, dtype=torch.complex128, seed=7)
+
+
+GRID |= {
+    "fourier": lambda shape: fm.CenteredFourier(),
+    "mri": lambda shape: fm.MRI(fm.random_mask(shape[1:], 0.5, rng())) if shape[0] == 1 else None,
+    "mri-coils": lambda shape: (
+        fm.MultiCoilMRI(lines(shape[2]), coil_maps(shape)) if shape[0] == 1 else None
+    ),
+    "coils-adjoint": lambda shape: fm.CoilSensitivities(coil_maps(shape)).T,
+    "real": lambda shape: fm.RealToComplex(normal(*shape[1:], seed=6)),
+    "channels-adjoint": lambda shape: fm.ChannelsToComplex().T if shape[0] == 1 else None,
 }

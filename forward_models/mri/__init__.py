@@ -1,0 +1,34 @@
+"""Magnetic resonance imaging: k-space on a grid and off it, coils, masks, trajectories."""
+
+from .cartesian import MRI, MultiCoilMRI
+from .coils import CoilSensitivities, noise_covariance, prewhiten, root_sum_of_squares
+from .fourier import CenteredFourier, to_image, to_kspace
+from .masks import (
+    acceleration,
+    equispaced_lines,
+    gaussian_lines,
+    poisson_disc_mask,
+    radial_mask,
+    random_lines,
+)
+from .real_images import ChannelsToComplex, RealToComplex
+
+__all__ = [
+    "MRI",
+    "CenteredFourier",
+    "ChannelsToComplex",
+    "CoilSensitivities",
+    "MultiCoilMRI",
+    "RealToComplex",
+    "acceleration",
+    "equispaced_lines",
+    "gaussian_lines",
+    "noise_covariance",
+    "poisson_disc_mask",
+    "prewhiten",
+    "radial_mask",
+    "random_lines",
+    "root_sum_of_squares",
+    "to_image",
+    "to_kspace",
+]

@@ -1,0 +1,104 @@
+"""The centred unitary Fourier transform: the convention of every operator of this room.
+
+    k = fftshift(fft2(ifftshift(x), norm="ortho"))
+
+Image and k-space both have their origin at index n // 2 of an axis of n samples, and k-space index
+j stands for (j - n // 2) / n cycles per pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..checks import Constant, Field, Shape, check_shape
+from ..linear import SVD, LinearOperator
+
+_PLANE = (-2, -1)
+
+
+def to_kspace(x: Tensor) -> Tensor:
+    """F x over the last two axes: k = fftshift(fft2(ifftshift(x), norm="ortho"))."""
+    k = torch.fft.fft2(torch.fft.ifftshift(x, _PLANE), norm="ortho")
+    return torch.fft.fftshift(k, _PLANE)
+
+
+def to_image(k: Tensor) -> Tensor:
+    """F^H k over the last two axes, the inverse of `to_kspace`."""
+    x = torch.fft.ifft2(torch.fft.ifftshift(k, _PLANE), norm="ortho")
+    return torch.fft.fftshift(x, _PLANE)
+
+
+@final
+class SampledFourierSVD(SVD):
+    """M F = U diag(1) V^H: U holds the sampled unit vectors, V the waves they measure.
+
+    Args:
+        mask: bool, the shape of an image (C, H, W); true where k-space is sampled.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self._shape = tuple(mask.shape)
+        self._index = Constant(mask.flatten().nonzero().flatten())
+        self.singular_values = torch.ones(len(self._index.value), dtype=torch.float64)
+
+    def to_spectral_x(self, x: Tensor) -> Tensor:
+        return self.to_spectral_y(to_kspace(x))
+
+    def from_spectral_x(self, z: Tensor) -> Tensor:
+        return to_image(self.from_spectral_y(z))
+
+    def to_spectral_y(self, y: Tensor) -> Tensor:
+        return y.flatten(1).index_select(1, self._index.like(y))
+
+    def from_spectral_y(self, z: Tensor) -> Tensor:
+        zero = z.new_zeros(z.shape[0], math.prod(self._shape))
+        return zero.index_copy(1, self._index.like(z), z).reshape(-1, *self._shape)
+
+
+@final
+class CenteredFourier(LinearOperator):
+    """y = F x, the centred unitary Fourier transform of each channel, (C, H, W) complex.
+
+        y[k] = 1 / sqrt(H W) sum_n x[n] exp(-2 pi i (k - c) . (n - c) / (H, W)),  c = (H, W) // 2
+
+    F^H = F^-1, so that `T` is the inverse and `solve` with C = c I is one division. Any size, even
+    or odd. Cost: one fast Fourier transform.
+
+    Args:
+        event_shape: (C, H, W), which `svd` needs; default any.
+    """
+
+    event_ndim = 3
+    measurement_ndim = 3
+    event_field: Field = "complex"
+    measurement_field: Field = "complex"
+
+    def __init__(self, event_shape: Shape | None = None) -> None:
+        if event_shape is not None:
+            shape = check_shape("event_shape", event_shape)
+            if len(shape) != 3:
+                raise ValueError(f"event_shape must be (C, H, W), got {shape}")
+            self.event_shape = self.measurement_shape = shape
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return to_kspace(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return to_image(y)
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return x
+
+    def _gram_diagonal(self, y: Tensor) -> Tensor:
+        return torch.ones((), dtype=y.dtype.to_real(), device=y.device)
+
+    @property
+    def svd(self) -> SVD | None:
+        """All singular values are 1; None while the image's shape is open."""
+        if self.event_shape is None:
+            return None
+        return SampledFourierSVD(torch.ones(self.event_shape, dtype=torch.bool))

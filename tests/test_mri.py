@@ -1,0 +1,237 @@
+"""Magnetic resonance imaging against numpy, exact sums, deepinv, sigpy and its own theory."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from operator_cases import LINES, MAPS, PHASE, SAMPLED, normal, rng
+
+import forward_models as fm
+
+COMPLEX = torch.complex128
+
+
+def centred_dft(n):
+    """The matrix of the transform of n samples with origin n // 2."""
+    k = torch.arange(n, dtype=torch.float64) - n // 2
+    return torch.polar(torch.full((n, n), n**-0.5).double(), -2 * math.pi / n * k[:, None] * k)
+
+
+# ---- Cartesian ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(8, 6), (9, 7), (1, 5)])
+def test_fourier_equals_its_sum_and_is_unitary(size):
+    A = fm.CenteredFourier()
+    x = normal(2, 3, *size, dtype=COMPLEX)
+    torch.testing.assert_close(A(x), centred_dft(size[0]) @ x @ centred_dft(size[1]).T)
+    shifted = np.fft.ifftshift(x.numpy(), (-2, -1))
+    expected = np.fft.fftshift(np.fft.fft2(shifted, norm="ortho"), (-2, -1))
+    np.testing.assert_allclose(A(x), expected, atol=1e-13)
+    torch.testing.assert_close(A.T(A(x)), x)
+    point = torch.zeros(1, 1, *size, dtype=COMPLEX)
+    point[..., size[0] // 2, size[1] // 2] = 1
+    torch.testing.assert_close(A(point), torch.full_like(point, math.prod(size) ** -0.5))
+
+
+def test_mri_is_a_masked_transform():
+    x = normal(2, 1, 9, 7, dtype=COMPLEX)
+    torch.testing.assert_close(fm.MRI(SAMPLED)(x), SAMPLED * fm.to_kspace(x))
+    torch.testing.assert_close(fm.MRI(LINES)(x), LINES * fm.to_kspace(x))
+    torch.testing.assert_close(fm.MRI(LINES.int())(x), fm.MRI(LINES, (9, 7))(x))
+    assert torch.equal(fm.MRI(SAMPLED).measured, SAMPLED)
+    full = fm.MultiCoilMRI(SAMPLED, MAPS)(x)
+    for c in range(3):
+        torch.testing.assert_close(full[:, c : c + 1], fm.MRI(SAMPLED)(MAPS[c] * x))
+
+
+@pytest.mark.parametrize("mask", [SAMPLED, LINES], ids=["points", "lines"])
+def test_entries_that_were_not_measured_are_ignored(mask):
+    x = normal(2, 1, 9, 7, dtype=COMPLEX)
+    for A in (fm.MRI(mask), fm.MultiCoilMRI(mask, MAPS)):
+        y = A(x)
+        hole = torch.where(A.measured.expand(y.shape), y, torch.nan)
+        torch.testing.assert_close(A.adjoint(hole), A.adjoint(y))
+        model = fm.LinearGaussian(A, 0.1)
+        assert torch.equal(model.log_likelihood(hole, x), model.log_likelihood(y, x))
+        assert model.count(y) == 2 * int(A.measured.expand(y.shape[1:]).sum())
+
+
+@pytest.mark.parametrize("mask", [SAMPLED, LINES], ids=["points", "lines"])
+def test_normal_equals_the_adjoint_of_the_measurement(mask):
+    x = normal(2, 1, 9, 7, dtype=COMPLEX)
+    for A in (fm.MultiCoilMRI(mask, MAPS), fm.CoilSensitivities(MAPS), fm.CenteredFourier()):
+        torch.testing.assert_close(A._normal(x), A.adjoint(A(x)))
+
+
+def test_fully_sampled_normalised_coils_preserve_norms():
+    maps = MAPS / torch.linalg.vector_norm(MAPS, dim=0)
+    A = fm.MultiCoilMRI(torch.ones(9, 7), maps)
+    x = normal(2, 1, 9, 7, dtype=COMPLEX)
+    torch.testing.assert_close(A.adjoint(A(x)), x)
+    torch.testing.assert_close(fm.root_sum_of_squares(fm.to_image(A(x))), x.abs())
+    once = fm.CoilSensitivities(MAPS)
+    torch.testing.assert_close(
+        fm.root_sum_of_squares(once(x)), x.abs() * once.svd.singular_values.reshape(9, 7)
+    )
+
+
+def test_noiseless_solve_fills_zeros():
+    x = normal(1, 1, 9, 7, dtype=COMPLEX)
+    A = fm.MRI(SAMPLED)
+    torch.testing.assert_close(A.adjoint(A.solve(A(x), 1.0, 0.0)), A.adjoint(A(x)))
+
+
+def test_real_images_enter_complex_operators():
+    x = normal(2, 1, 9, 7)
+    z = fm.RealToComplex(PHASE)(x)
+    torch.testing.assert_close(z, torch.polar(torch.ones_like(x), PHASE) * x)
+    torch.testing.assert_close(fm.RealToComplex(PHASE).adjoint(z), x)
+    two = normal(2, 2, 9, 7)
+    z = fm.ChannelsToComplex()(two)
+    torch.testing.assert_close(z, torch.complex(two[:, :1], two[:, 1:]))
+    torch.testing.assert_close(fm.ChannelsToComplex().adjoint(z), two)
+    # A real image is known from half of its k-space, which a complex one is not.
+    half = torch.zeros(9, 8, dtype=torch.bool)
+    half[4:] = True
+    A = fm.MRI(half) @ fm.RealToComplex()
+    x = normal(1, 1, 9, 8)
+    gram = lambda v: A.adjoint(A(v))  # noqa: E731
+    found, _ = fm.conjugate_gradients(gram, A.adjoint(A(x)), tolerance=1e-13)
+    torch.testing.assert_close(found, x)
+
+
+def test_noise_is_whitened():
+    mix = normal(3, 3, dtype=COMPLEX)
+    white = normal(3, 20000, dtype=COMPLEX, seed=1) * math.sqrt(2)
+    covariance = fm.noise_covariance(mix @ white)
+    assert float((covariance - mix @ mix.mH).norm() / covariance.norm()) < 0.05
+    y = (mix @ white)[None].reshape(1, 3, 100, 200)
+    clean = fm.prewhiten(y, covariance)
+    identity = torch.eye(3, dtype=COMPLEX)
+    torch.testing.assert_close(fm.noise_covariance(clean.reshape(3, -1)), identity)
+    assert float(clean.real.std()) == pytest.approx(1, rel=0.01)
+    with pytest.raises(ValueError, match="positive definite"):
+        fm.prewhiten(y, -identity)
+    with pytest.raises(ValueError, match="as many"):
+        fm.noise_covariance(white[:, :2])
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_mri_equals_deepinv(lines):
+    physics = pytest.importorskip("deepinv").physics
+    mask = fm.random_lines(22, 3, 4, rng()) if lines else torch.rand(18, 22, generator=rng()) < 0.4
+    full = mask.expand(18, 22).float()[None, None]
+    x = normal(2, 1, 18, 22, dtype=torch.complex64)
+    two = torch.cat([x.real, x.imag], 1)
+    other = physics.MRI(mask=full, img_size=(2, 18, 22))
+    y = fm.MRI(mask)(x)
+    torch.testing.assert_close(torch.cat([y.real, y.imag], 1), other.A(two))
+    torch.testing.assert_close(fm.ChannelsToComplex().adjoint(fm.MRI(mask).adjoint(y)),
+                               other.A_adjoint(other.A(two)))  # fmt: skip
+    maps = normal(4, 18, 22, dtype=torch.complex64, seed=1)
+    other = physics.MultiCoilMRI(mask=full, coil_maps=maps[None], img_size=(2, 18, 22))
+    A = fm.MultiCoilMRI(mask, maps)
+    y = A(x)
+    torch.testing.assert_close(torch.stack([y.real, y.imag], 1), other.A(two))
+    torch.testing.assert_close(fm.ChannelsToComplex().adjoint(A.adjoint(y)),
+                               other.A_adjoint(other.A(two)))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda: fm.MRI(torch.zeros(4, 4)), ValueError, "zero everywhere"),
+        (lambda: fm.MRI(torch.full((4, 4), 0.5)), ValueError, "0 and 1"),
+        (lambda: fm.MRI(torch.full((4, 4), torch.nan)), ValueError, "0 and 1"),
+        (lambda: fm.MRI(torch.ones(1, 4, 4)), ValueError, r"mask\[0\]"),
+        (lambda: fm.MRI(torch.ones(4, 4) + 0j), TypeError, "bool"),
+        (lambda: fm.MRI(torch.ones(4), (5, 3)), ValueError, "image_shape"),
+        (lambda: fm.MRI(torch.ones(4, 4))(normal(1, 2, 4, 4) + 0j), ValueError, "expected"),
+        (lambda: fm.MRI(torch.ones(4))(normal(1, 2, 4, 4) + 0j), ValueError, "MultiCoilMRI"),
+        (lambda: fm.MultiCoilMRI(torch.ones(4, 4), MAPS), ValueError, "height and width"),
+        (lambda: fm.MultiCoilMRI(LINES, MAPS.real), TypeError, "complex64"),
+        (lambda: fm.CoilSensitivities(0 * MAPS), ValueError, "no coil"),
+        (lambda: fm.CoilSensitivities(torch.nan * MAPS), ValueError, "non-finite"),
+        (lambda: fm.ChannelsToComplex()(normal(1, 3, 4, 4)), ValueError, "two channels"),
+        (lambda: fm.RealToComplex(PHASE)(normal(1, 1, 4, 4)), ValueError, "agree"),
+        (lambda: fm.RealToComplex(PHASE + 0j), TypeError, "imaginary"),
+        (lambda: fm.random_lines(8, 4, 3), ValueError, "lower one"),
+        (lambda: fm.random_lines(8, 0.5), ValueError, "at least 1"),
+        (lambda: fm.equispaced_lines(8, 2, offset=2), ValueError, "offset"),
+        (lambda: fm.poisson_disc_mask((8,), 2), ValueError, r"\(H, W\)"),
+        (lambda: fm.poisson_disc_mask((8, 8), 2, decay=-1.0), ValueError, "decay"),
+    ],
+)
+def test_bad_arguments(make, error, match):
+    with pytest.raises(error, match=match):
+        make()
+
+
+# ---- sampling patterns ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("maker", [fm.random_lines, fm.gaussian_lines])
+@pytest.mark.parametrize(("width", "factor", "center"), [(64, 4, 8), (65, 3.3, 7), (9, 1, 2)])
+def test_line_masks(maker, width, factor, center):
+    mask = maker(width, factor, center, generator=rng())
+    assert mask.shape == (width,)
+    assert mask.dtype == torch.bool
+    assert int(mask.sum()) == round(width / factor)
+    start = width // 2 - center // 2
+    assert bool(mask[start : start + center].all())
+    assert torch.equal(mask, maker(width, factor, center, generator=rng()))
+    state = torch.get_rng_state()
+    others = [maker(width, factor, center, generator=rng(seed)) for seed in range(5)]
+    assert torch.equal(state, torch.get_rng_state())
+    assert factor == 1 or any(not torch.equal(mask, other) for other in others)
+
+
+def test_density_of_line_masks():
+    uniform = torch.stack([fm.random_lines(32, 4, 4, rng(i)) for i in range(400)]).double().mean(0)
+    # 4 of the 28 lines outside the centre: a frequency of 1 / 7, within 5 standard errors.
+    outside = torch.cat([uniform[:14], uniform[18:]])
+    assert float((outside - 1 / 7).abs().max()) < 5 * math.sqrt(6 / 49 / 400)
+    masks = [fm.gaussian_lines(32, 4, 4, generator=rng(i)) for i in range(400)]
+    density = torch.stack(masks).double().mean(0)
+    assert float(density[8:14].mean()) > 3 * float(density[:6].mean()) > 0
+
+
+def test_regular_masks():
+    mask = fm.equispaced_lines(12, 4, center=2, offset=1)
+    assert mask.nonzero().flatten().tolist() == [1, 5, 6, 9]
+    assert fm.acceleration(mask) == 3
+    spokes = fm.radial_mask((16, 16), 2)
+    assert bool(spokes[8, :].all())
+    assert bool(spokes[:, 8].all())
+    assert int(spokes.sum()) == 31
+
+
+@pytest.mark.parametrize(("shape", "factor", "decay"), [((48, 40), 4, 2.0), ((33, 47), 6.5, 0.0)])
+def test_poisson_disc(shape, factor, decay):
+    mask = fm.poisson_disc_mask(shape, factor, center=6, decay=decay, generator=rng())
+    assert int(mask.sum()) == round(math.prod(shape) / factor)
+    top, left = shape[0] // 2 - 3, shape[1] // 2 - 3
+    assert bool(mask[top : top + 6, left : left + 6].all())
+    mask[top : top + 6, left : left + 6] = False
+
+    def scale(points):
+        """The largest r0 for which all pairs keep their distance, and the radii over r0."""
+        half = torch.tensor(shape).double() / 2
+        radius = 1 + decay * ((points - half.floor()) / half).norm(dim=1)
+        pairs = torch.cdist(points, points).fill_diagonal_(torch.inf)
+        return float((pairs / torch.minimum(radius[:, None], radius)).min()), radius
+
+    r0, radius = scale(mask.nonzero().double())
+    # Random sequential packing leaves about 0.7 points per r^2.
+    row, column = (torch.arange(n, dtype=torch.float64) - n // 2 for n in shape)
+    rho = torch.hypot(row[:, None] / (shape[0] / 2), column / (shape[1] / 2))
+    packed = math.sqrt(0.7 * float((1 + decay * rho).pow(-2).sum()) / int(mask.sum()))
+    assert 0.75 * packed < r0 < 1.4 * packed
+    random, _ = scale(
+        torch.rand(mask.shape, generator=rng()).lt(mask.double().mean()).nonzero() + 0.0
+    )
+    assert r0 > 1.3 * random
+    if decay:
+        assert float(radius.mean()) < 0.95 * float((1 + decay * rho).mean())
