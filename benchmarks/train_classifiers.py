@@ -22,7 +22,7 @@ from forward_models import (
     train_classifier,
 )
 
-BUNDLED = Path(__file__).parent.parent / "forward_models" / "bundled"
+BUNDLED = Path(__file__).parent.parent / "forward_models" / "classifiers" / "bundled"
 SIGMA_RANGE = (0.0025, 20.0)
 LEVELS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 

@@ -17,11 +17,12 @@ from .imaging import *
 from .linear import *
 from .mri import *
 from .noise import *
+from .noised_measurement import NoisedMeasurement
 from .observation import Observation
 from .operator import Operator
 from .tomography import *
 
-__all__ = ["ForwardModel", "Observation", "Operator", "TimeDependent"]
+__all__ = ["ForwardModel", "NoisedMeasurement", "Observation", "Operator", "TimeDependent"]
 __all__ += linear.__all__
 __all__ += imaging.__all__
 __all__ += tomography.__all__

@@ -128,3 +128,19 @@ def check_pair(y: Tensor, prediction: Tensor) -> None:
             f"y has shape {tuple(y.shape)} but x predicts {tuple(prediction.shape)}; "
             "y must have the same shape, or a batch of one"
         )
+
+
+def check_level(sigma: float | Tensor, x: Tensor) -> Tensor:
+    """The noise level of images x (B, *event) as (1,) or (B,), in their precision.
+
+    Raises ValueError unless it is one number, or one for each image, finite and not negative.
+    """
+    level = torch.as_tensor(sigma, dtype=x.dtype.to_real(), device=x.device)
+    if level.ndim > 1 or level.numel() not in (1, x.shape[0]):
+        raise ValueError(
+            f"sigma has shape {tuple(level.shape)}, expected a number or ({x.shape[0]},)"
+        )
+    check_finite("sigma", level.reshape(-1))
+    if bool((level < 0).any()):
+        raise ValueError(f"sigma must not be negative, got {float(level.min())}")
+    return level.reshape(-1)

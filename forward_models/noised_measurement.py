@@ -1,0 +1,110 @@
+"""A measurement that is noised along with the image."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from .checks import Constant, Shape, check_dtype, check_finite, check_shape, check_tensor
+from .forward_model import TimeDependent, check_level
+from .noise import LinearGaussian
+
+
+@final
+class NoisedMeasurement(TimeDependent):
+    """y_sigma = y + sigma A eps, with the eps of x = x0 + sigma eps: linear at every noise level.
+
+    If y = A x0 + n, then y_sigma = A x + n, so that
+
+        log p_sigma(y_sigma | x) = log N(y_sigma; A x, S),     n ~ N(0, S),
+
+    exact for the augmented model of (x, y_sigma), at every sigma, whatever the prior; at sigma = 0
+    it is log p(y | x0). It is not p_sigma(y | x): the eps in the image is unknown, another one is
+    drawn in its place, and y_sigma then is only one of the noisy measurements that y allows. The
+    posterior that a sampler reaches along them is an approximation of p(x0 | y), even under a
+    Gaussian prior.
+
+    One eps is shared by all images and noise levels: it depends on the seed and the image's shape
+    alone, never on the batch, the precision or the device. So the samples of one run share its
+    error, which their mean does not average away; for independent ones pass eps for each sample.
+    Entries that the operator does not measure stay no data. Cost: one product with A.
+
+    Args:
+        model: p(y | x0), a linear operator A and Gaussian noise.
+        seed: of the private generator that draws eps ~ N(0, I); a complex entry counts as two.
+        eps: instead of drawing it, (*event), or (B, *event) with one for each of B images.
+
+    Raises:
+        TypeError: the model is no LinearGaussian, or eps is no float tensor.
+        ValueError: eps is not finite or does not fit the operator's images; at the call, x does not
+            have the shape of eps.
+
+    Paper: Song et al. 2021, Score-based generative modeling through stochastic differential
+    equations, https://arxiv.org/abs/2011.13456; Song, Shen, Xing and Ermon 2022, Solving inverse
+    problems in medical imaging with score-based generative models,
+    https://arxiv.org/abs/2111.08005
+    """
+
+    def __init__(self, model: LinearGaussian, *, seed: int = 0, eps: Tensor | None = None) -> None:
+        if not isinstance(model, LinearGaussian):
+            raise TypeError(
+                f"model must be a LinearGaussian, got {type(model).__name__}; "
+                "wrap an operator first: LinearGaussian(operator, sigma)"
+            )
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
+        self.model, self.seed = model, seed
+        self.operator, self.event_shape = model.operator, model.event_shape
+        self.eps = None if eps is None else self._check_eps(eps)
+        self._noise: dict[Shape, Constant] = {}
+
+    def _check_eps(self, eps: Tensor) -> Tensor:
+        check_tensor("eps", eps)
+        check_dtype("eps", eps, self.operator.event_field)
+        check_finite("eps", eps)
+        ndim = self.operator.event_ndim
+        if self.event_shape is not None:
+            ndim = len(self.event_shape)
+        if ndim is not None and eps.ndim == ndim:
+            eps = eps[None]
+        self.operator.check_image(eps)
+        return eps.detach().to(torch.promote_types(eps.dtype, torch.float64))
+
+    def check_measurement(self, y: Tensor) -> Tensor:
+        """Return y with its batch axis; raises as the measurement model does."""
+        return self.model.check_measurement(y)
+
+    def measurement(self, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
+        """y_sigma for images like x: (1 or B, *measurement)."""
+        y, level = self.check_measurement(y), check_level(sigma, x)
+        noise = self._measured_noise(x).like(x)
+        return y + level.reshape(-1, *[1] * (noise.ndim - 1)) * noise
+
+    def log_likelihood(self, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
+        self.operator.check_image(x)
+        return self.model.log_likelihood(self.measurement(y, x, sigma), x)
+
+    def _measured_noise(self, x: Tensor) -> Constant:
+        """A eps, (1 or B, *measurement) in double precision."""
+        shape = tuple(x.shape[1:])
+        if self.eps is not None and (
+            self.eps.shape[1:] != shape or self.eps.shape[0] not in (1, x.shape[0])
+        ):
+            raise ValueError(
+                f"x has shape {tuple(x.shape)}, eps {tuple(self.eps.shape)}; give one eps for all "
+                "images or one for each, and take them through in one batch"
+            )
+        if shape not in self._noise:
+            eps = self._draw(x) if self.eps is None else self.eps
+            with torch.no_grad():
+                self._noise[shape] = Constant(self.operator.apply(eps))
+        return self._noise[shape]
+
+    def _draw(self, x: Tensor) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        parts = (2,) if x.is_complex() else ()
+        shape = (1, *check_shape("the image", tuple(x.shape[1:])), *parts)
+        eps = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return torch.view_as_complex(eps) if x.is_complex() else eps
