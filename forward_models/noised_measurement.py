@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from .checks import Constant, Shape, check_dtype, check_finite, check_shape, check_tensor
-from .forward_model import TimeDependent, check_level
-from .noise import LinearGaussian
+from .forward_model import ForwardModel, TimeDependent, check_level
+from .linear import LinearOperator
+from .noise import CorrelatedGaussian, Gaussian, LinearGaussian
+from .observation import Observation
 
 
 @final
@@ -32,12 +34,13 @@ class NoisedMeasurement(TimeDependent):
     Entries that the operator does not measure stay no data. Cost: one product with A.
 
     Args:
-        model: p(y | x0), a linear operator A and Gaussian noise.
+        model: p(y | x0) of a linear operator A with Gaussian noise: a `LinearGaussian`, or an
+            `Observation` with `Gaussian` or `CorrelatedGaussian` noise.
         seed: of the private generator that draws eps ~ N(0, I); a complex entry counts as two.
         eps: instead of drawing it, (*event), or (B, *event) with one for each of B images.
 
     Raises:
-        TypeError: the model is no LinearGaussian, or eps is no float tensor.
+        TypeError: the model is of another kind, or eps is no float tensor.
         ValueError: eps is not finite or does not fit the operator's images; at the call, x does not
             have the shape of eps.
 
@@ -47,16 +50,17 @@ class NoisedMeasurement(TimeDependent):
     https://arxiv.org/abs/2111.08005
     """
 
-    def __init__(self, model: LinearGaussian, *, seed: int = 0, eps: Tensor | None = None) -> None:
-        if not isinstance(model, LinearGaussian):
-            raise TypeError(
-                f"model must be a LinearGaussian, got {type(model).__name__}; "
-                "wrap an operator first: LinearGaussian(operator, sigma)"
-            )
+    def __init__(
+        self,
+        model: LinearGaussian | Observation,
+        *,
+        seed: int = 0,
+        eps: Tensor | None = None,
+    ) -> None:
+        self.operator = _linear_operator(model)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
-        self.model, self.seed = model, seed
-        self.operator, self.event_shape = model.operator, model.event_shape
+        self.model, self.seed, self.event_shape = model, seed, model.event_shape
         self.eps = None if eps is None else self._check_eps(eps)
         self._noise: dict[Shape, Constant] = {}
 
@@ -108,3 +112,19 @@ class NoisedMeasurement(TimeDependent):
         shape = (1, *check_shape("the image", tuple(x.shape[1:])), *parts)
         eps = torch.randn(shape, generator=generator, dtype=torch.float64)
         return torch.view_as_complex(eps) if x.is_complex() else eps
+
+
+def _linear_operator(model: ForwardModel) -> LinearOperator:
+    """A of a model y = A x0 + n with Gaussian n; raises TypeError for any other."""
+    if isinstance(model, LinearGaussian):
+        return model.operator
+    if (
+        isinstance(model, Observation)
+        and isinstance(model.operator, LinearOperator)
+        and isinstance(model.noise, Gaussian | CorrelatedGaussian)
+    ):
+        return model.operator
+    raise TypeError(
+        f"model must be linear with Gaussian noise, got {type(model).__name__}; wrap an operator "
+        "first: LinearGaussian(operator, sigma)"
+    )

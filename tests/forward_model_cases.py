@@ -59,11 +59,11 @@ class TimeCase:
     single: float | None = 1e-4
 
 
-def small(noisy: bool = False) -> nn.Module:
-    """Logits of 3 classes of images (1, 8, 8), random weights."""
+def small(noisy: bool = False, channels: int = 1) -> nn.Module:
+    """Logits of 3 classes of images (channels, 8, 8), random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = fm.ConvClassifier(3, (8,), (1, 8, 8), noise_conditional=noisy)
+        network = fm.ConvClassifier(3, (8,), (channels, 8, 8), noise_conditional=noisy)
     return network.eval().double().requires_grad_(False)
 
 
@@ -92,6 +92,19 @@ NONLINEAR: dict[str, Case] = {}
 
 CLASSIFIERS: dict[str, Case] = {
     "classifier": Case(lambda: fm.Classifier(small(), 3, (1, 8, 8)), images(1, 8, 8)),
+    "attribute": Case(lambda: fm.Classifier(fm.Attribute(small(), 1), 2), images(1, 8, 8)),
+    "region": Case(
+        lambda: fm.Classifier(
+            fm.Region(fm.Head(small(), classes=[2, 0]), (2, 1, 6, 4), (8, 8)), 2, (1, 9, 7)
+        ),
+        images(1, 9, 7),
+    ),
+    "preprocessed": Case(
+        lambda: fm.Classifier(
+            fm.Preprocessed(small(channels=3), 11, 8, "bicubic", grey=True), 3, None, (-1, 1)
+        ),
+        images(1, 9, 7),
+    ),
 }
 
 FORWARD_MODELS = NOISE | NONLINEAR | CLASSIFIERS
@@ -99,5 +112,31 @@ FORWARD_MODELS = NOISE | NONLINEAR | CLASSIFIERS
 TIME_DEPENDENT: dict[str, TimeCase] = {
     "noisy-classifier": TimeCase(
         lambda: fm.NoisyClassifier(small(True), 3, (1, 8, 8)), images(1, 8, 8), classes(3)
+    ),
+    "noisy-attribute": TimeCase(
+        lambda: fm.NoisyClassifier(
+            fm.Attribute(fm.Region(small(True), (0, 1, 8, 8)), 2), 2, (1, 9, 9), (-1, 1)
+        ),
+        images(1, 9, 9),
+        classes(2),
+    ),
+    "noised-measurement": TimeCase(
+        lambda: fm.NoisedMeasurement(fm.LinearGaussian(fm.Blur(KERNEL), 0.3), seed=3),
+        images(2, 9, 7),
+        images(2, 9, 7),
+    ),
+    "noised-mask": TimeCase(
+        lambda: fm.NoisedMeasurement(
+            fm.Observation(fm.Inpainting(fm.random_mask(SMALL, 0.4, rng())), fm.Gaussian(0.3))
+        ),
+        images(1, 9, 7),
+        images(1, 9, 7),
+    ),
+    "noised-complex": TimeCase(
+        lambda: fm.NoisedMeasurement(
+            fm.LinearGaussian(Dft(), 0.5), eps=normal(1, 9, 7, dtype=torch.complex64)
+        ),
+        spectra(1, 9, 7),
+        spectra(1, 9, 7),
     ),
 }

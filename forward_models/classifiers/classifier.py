@@ -38,6 +38,8 @@ class Classifier(ForwardModel):
     """
 
     measurement_shape = ()
+    measurement_ndim = 0
+    measurement_field = "integer"
 
     def __init__(
         self,
