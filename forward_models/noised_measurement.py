@@ -23,10 +23,13 @@ class NoisedMeasurement(TimeDependent):
         log p_sigma(y_sigma | x) = log N(y_sigma; A x, S),     n ~ N(0, S),
 
     exact for the augmented model of (x, y_sigma), at every sigma, whatever the prior; at sigma = 0
-    it is log p(y | x0). It is not p_sigma(y | x): the eps in the image is unknown, another one is
-    drawn in its place, and y_sigma then is only one of the noisy measurements that y allows. The
-    posterior that a sampler reaches along them is an approximation of p(x0 | y), even under a
-    Gaussian prior.
+    it is log p(y | x0).
+
+    It is not p_sigma(y | x): the eps of the image is unknown, another is drawn in its place, and
+    y_sigma moves with sigma. Many Langevin steps at falling levels, shorter than sigma_y^2 / |A|^2,
+    end in p(x0 | y). Steps of a reverse SDE or ODE do not: they hold y to be fixed. Where sigma
+    is far above sigma_y / |A|, fine steps of the ODE lose the spread of the measured directions and
+    those of the SDE half its variance, and coarse steps diverge.
 
     One eps is shared by all images and noise levels: it depends on the seed and the image's shape
     alone, never on the batch, the precision or the device. So the samples of one run share its

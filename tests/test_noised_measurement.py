@@ -9,6 +9,7 @@ from problems import DOUBLE, problem
 
 import forward_models as fm
 import inverse
+import priors
 
 
 def augmented(prior, A, S, sigma):
@@ -57,6 +58,22 @@ def test_without_noise_it_is_the_measurement_itself():
         for values in (noised.log_likelihood(y, leaf, 1e-9), model.log_likelihood(y, leaf))
     ]
     torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
+
+
+def test_langevin_steps_at_falling_levels_end_in_the_posterior():
+    prior = priors.Gaussian(torch.tensor([0.5, -1.0], dtype=DOUBLE), 1.0)
+    A = torch.tensor([[1.0, 0.5]], dtype=DOUBLE)
+    model, y = fm.LinearGaussian(fm.MatrixOperator(A), 0.7), torch.tensor([1.2], dtype=DOUBLE)
+    posterior = inverse.condition(prior, fm.NoisedMeasurement(model, seed=2), y)
+    n, step, g = 4000, 0.02, rng(6)
+    x = prior.initial(torch.randn(n, 2, generator=g, dtype=DOUBLE), 3.0)
+    for sigma in torch.logspace(0.5, -3, 40).tolist():
+        for _ in range(15):
+            eps = torch.randn(n, 2, generator=g, dtype=DOUBLE)
+            x = x + step * posterior.score(x, sigma) + (2 * step) ** 0.5 * eps
+    mean, C = prior.condition(model, y).moments()
+    assert float(((x.mean(0) - mean) / C.diagonal().sqrt()).abs().max()) < 5 / n**0.5
+    assert float((x.T.cov() / C - 1).abs().max()) < 0.15
 
 
 def test_the_measurement_moves_by_the_noise_that_moved_the_image():
