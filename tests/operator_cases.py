@@ -49,6 +49,9 @@ LARGE = normal(13, 12, seed=3) / 13
 BROAD = fm.gaussian_kernel(4.0, 14)[1:, 2:]
 MATRIX = normal(5, 9 * 7, seed=4)
 SMALL = (9, 7)
+KERNELS, LARGES = normal(2, 3, 4, seed=5), normal(2, 13, 12, seed=6) / 13
+OUTER = normal(5, 1, seed=7) * normal(1, 4, seed=8)
+WEIGHTS = fm.grid_weights(9, 7, 2, 1)
 
 Case = tuple[Callable[[], fm.LinearOperator], tuple[int, ...]]
 
@@ -108,6 +111,24 @@ IMAGING: dict[str, Case] = {
     "down-kernel": (lambda: fm.Downsampling(2, KERNEL), (2, 6, 8)),
     "down-odd": (lambda: fm.Downsampling(3, KERNEL, "reflect", (1, 10, 7)), (1, 10, 7)),
     "down-valid": (lambda: fm.Downsampling(2, KERNEL, "valid"), (1, 10, 9)),
+    "down-channels": (lambda: fm.Downsampling(2, KERNELS), (2, 6, 8)),
+    "mask-entries": (lambda: fm.Inpainting(fm.bernoulli_mask((3, 9, 7), 0.4, rng())), (3, 9, 7)),
+    "blur-separable": (lambda: fm.Blur(OUTER, "reflect"), (2, 9, 7)),
+    "blur-separable-circular": (lambda: fm.Blur(OUTER, image_shape=(1, 9, 7)), (1, 9, 7)),
+    "blur-channels": (lambda: fm.Blur(KERNELS, image_shape=(2, 9, 7)), (2, 9, 7)),
+    "blur-channels-large": (lambda: fm.Blur(LARGES, "replicate"), (2, 9, 7)),
+    "blur-varying": (lambda: fm.VaryingBlur(KERNELS, WEIGHTS), (3, 9, 7)),
+    "blur-varying-large": (lambda: fm.VaryingBlur(LARGES, WEIGHTS, "reflect"), (1, 9, 7)),
+    "blur-varying-valid": (lambda: fm.VaryingBlur(KERNELS, WEIGHTS, "valid"), (2, 9, 7)),
+    "resize-down": (lambda: fm.Resize((2, 9, 7), (4, 3)), (2, 9, 7)),
+    "resize-up": (lambda: fm.Resize((1, 5, 4), (9, 7), "lanczos"), (1, 5, 4)),
+    "resize-mixed": (lambda: fm.Resize((3, 9, 4), (5, 11), "hamming"), (3, 9, 4)),
+    "grey": (lambda: fm.greyscale(), (3, 9, 7)),
+    "channels": (lambda: fm.select_channels([2, 0], 4, (4, 5, 3)), (4, 5, 3)),
+    "mixing": (lambda: fm.ChannelMixing(normal(3, 5), (5, 4, 3)), (5, 4, 3)),
+    "mixing-tall": (lambda: fm.ChannelMixing(normal(4, 2)), (2, 4, 3)),
+    "bayer": (lambda: fm.BayerMosaic("GRBG", (3, 9, 7)), (3, 9, 7)),
+    "bayer-free": (lambda: fm.BayerMosaic("BGGR"), (3, 4, 6)),
 }
 
 TOMOGRAPHY: dict[str, Case] = {
@@ -161,6 +182,15 @@ GRID: dict[str, Callable[[Shape3], fm.LinearOperator | None]] = {
     "blur-constant": lambda shape: fm.Blur(BROAD, "constant"),
     "blur-valid": lambda shape: fm.Blur(KERNEL[: shape[1], : shape[2]], "valid"),
     "down-kernel": lambda shape: fm.Downsampling(2, KERNEL, "reflect", shape),
+    "mask-entries": lambda shape: fm.Inpainting(fm.random_mask(shape, 0.5, rng())),
+    "blur-separable": lambda shape: fm.Blur(fm.gaussian_kernel(1.5), "reflect"),
+    "blur-channels": lambda shape: fm.Blur(BROAD.expand(shape[0], -1, -1), "replicate"),
+    "blur-varying": lambda shape: fm.VaryingBlur(
+        BROAD.expand(4, -1, -1), fm.grid_weights(*shape[1:], 2, 2), "constant"
+    ),
+    "resize": lambda shape: fm.Resize(shape, (shape[1] // 2 + 1, 2 * shape[2])),
+    "mixing": lambda shape: fm.ChannelMixing(normal(3, shape[0])),
+    "bayer": lambda shape: fm.BayerMosaic() if shape[0] == 3 else None,
     "down-1": lambda shape: fm.Downsampling(1),
     "tomography": lambda shape: (
         fm.Tomography(shape[1:], [0, 30.0, 90, 200]) if shape[0] == 1 else None

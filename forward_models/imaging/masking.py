@@ -123,39 +123,3 @@ class Inpainting(LinearOperator):
         if self._svd is None and self.event_shape is not None:
             self._svd = _MaskSVD(self.mask)
         return self._svd
-
-
-def random_mask(shape: Shape, keep: float, generator: torch.Generator | None = None) -> Tensor:
-    """A bool mask with exactly round(keep * entries) entries seen, at least one, drawn uniformly.
-
-    Args:
-        shape: (H, W) or an image's shape.
-        keep: fraction seen, in (0, 1].
-    """
-    sizes = check_shape("shape", shape)
-    if not 0 < keep <= 1:
-        raise ValueError(f"keep must be in (0, 1], got {keep}")
-    total = math.prod(sizes)
-    device = "cpu" if generator is None else generator.device
-    order = torch.randperm(total, generator=generator, device=device)
-    mask = torch.zeros(total, dtype=torch.bool, device=device)
-    mask[order[: max(1, round(keep * total))]] = True
-    return mask.reshape(sizes)
-
-
-def box_mask(shape: Shape, top: int, left: int, height: int, width: int) -> Tensor:
-    """A bool mask (..., H, W) that sees everything except one box of the image.
-
-    Raises ValueError unless the box lies inside the image.
-    """
-    sizes = check_shape("shape", shape)
-    if len(sizes) < 2:
-        raise ValueError(f"a box needs a shape with height and width, got {sizes}")
-    inside = top >= 0 and left >= 0 and height > 0 and width > 0
-    if not inside or top + height > sizes[-2] or left + width > sizes[-1]:
-        raise ValueError(
-            f"the box of {height} x {width} at ({top}, {left}) does not lie inside {sizes[-2:]}"
-        )
-    mask = torch.ones(sizes, dtype=torch.bool)
-    mask[..., top : top + height, left : left + width] = False
-    return mask

@@ -12,7 +12,8 @@ from torch.nn.functional import avg_pool2d, pad
 from ..checks import Shape, check_shape
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import divide, is_uniform
-from .blur import Blur, Padding
+from .blur import Blur
+from .borders import Padding
 
 
 @final
@@ -143,7 +144,7 @@ class Downsampling(LinearOperator):
         # of the kernel.
         power = self.blur.circular_spectrum(r.new_empty(0, height, width)).abs().square()
         correlation = torch.fft.irfft2(power, s=(height, width))
-        gram = torch.fft.rfft2(correlation[:: self.factor, :: self.factor]).real
+        gram = torch.fft.rfft2(correlation[..., :: self.factor, :: self.factor]).real
         v = divide(torch.fft.rfft2(r), c * gram.clamp(min=0) + s)
         return torch.fft.irfft2(v, s=r.shape[-2:])
 

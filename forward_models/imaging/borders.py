@@ -1,0 +1,65 @@
+"""How an image continues beyond its border, and the adjoint of that."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+Padding = Literal["circular", "reflect", "replicate", "constant", "valid"]
+Margins = tuple[tuple[int, int], tuple[int, int]]  # rows before and after, columns before and after
+
+
+def check_padding(padding: str) -> None:
+    """Raise ValueError for an unknown padding."""
+    if padding not in get_args(Padding):
+        raise ValueError(f"unknown padding {padding!r}; known: {', '.join(get_args(Padding))}")
+
+
+def extend(x: Tensor, padding: Padding, margins: Margins) -> Tensor:
+    """x (..., H, W) with margins of any width around it, filled as `padding` says.
+
+    "circular" repeats the image, "reflect" mirrors it about its border pixels, "replicate" repeats
+    the border pixels, "constant" is zero, and "valid" adds nothing.
+    """
+    if padding == "valid":
+        return x
+    if padding == "constant":
+        return pad(x, (*margins[1], *margins[0]))
+    for axis, (before, after) in zip((-2, -1), margins, strict=True):
+        if before or after:
+            source = _sources(padding, x.shape[axis], before, after).to(x.device)
+            strips = x.index_select(axis, source)
+            parts = strips.narrow(axis, 0, before), x, strips.narrow(axis, before, after)
+            x = torch.cat(parts, dim=axis)
+    return x
+
+
+def fold(y: Tensor, padding: Padding, margins: Margins) -> Tensor:
+    """The adjoint of `extend`: every copy of a pixel is added back to it."""
+    if padding == "valid":
+        return y
+    for axis, (before, after) in zip((-1, -2), reversed(margins), strict=True):
+        if before or after:
+            size = y.shape[axis] - before - after
+            centre = y.narrow(axis, before, size)
+            if padding == "constant":
+                y = centre
+                continue
+            strips = y.narrow(axis, 0, before), y.narrow(axis, before + size, after)
+            source = _sources(padding, size, before, after).to(y.device)
+            y = centre.index_add(axis, source, torch.cat(strips, dim=axis))
+    return y
+
+
+def _sources(padding: Padding, size: int, before: int, after: int) -> Tensor:
+    """Which pixel of an axis each position of its margins repeats, at any width."""
+    positions = (*range(-before, 0), *range(size, size + after))
+    if padding == "circular":
+        return torch.tensor([i % size for i in positions])
+    if padding == "replicate":
+        return torch.tensor([min(max(i, 0), size - 1) for i in positions])
+    period = max(2 * (size - 1), 1)
+    return torch.tensor([min(i % period, period - i % period) % size for i in positions])
