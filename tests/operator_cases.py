@@ -145,6 +145,7 @@ SAMPLED = torch.rand(9, 7, generator=rng(5)) < 0.5
 LINES = torch.tensor([True, False, True, True, False, False, True])
 PHASE = normal(9, 7, seed=6)
 MAPS = normal(3, 9, 7, dtype=torch.complex128, seed=7)
+RADIAL = fm.radial_trajectory(5, 8)
 
 MRI: dict[str, Case] = {
     "fourier": (lambda: fm.CenteredFourier((2, 9, 7)), (2, 9, 7)),
@@ -159,9 +160,15 @@ MRI: dict[str, Case] = {
     "real-phase": (lambda: fm.RealToComplex(PHASE), (2, 9, 7)),
     "channels": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
     "mri-real": (lambda: fm.MRI(SAMPLED) @ fm.RealToComplex(PHASE), (1, 9, 7)),
+    "mri-channels": (lambda: fm.MRI(SAMPLED) @ fm.ChannelsToComplex(), (2, 9, 7)),
     "mri-coils-channels": (
         lambda: fm.MultiCoilMRI(LINES, MAPS) @ fm.ChannelsToComplex(),
         (2, 9, 7),
+    ),
+    "nufft": (lambda: fm.Nufft((9, 7), RADIAL), (2, 9, 7)),
+    "nufft-coils": (
+        lambda: fm.Nufft((9, 7), RADIAL) @ fm.CoilSensitivities(MAPS) @ fm.RealToComplex(PHASE),
+        (1, 9, 7),
     ),
 }
 
@@ -212,6 +219,7 @@ GRID |= {
     "mri-coils": lambda shape: (
         fm.MultiCoilMRI(lines(shape[2]), coil_maps(shape)) if shape[0] == 1 else None
     ),
+    "nufft": lambda shape: fm.Nufft(shape[1:], RADIAL),
     "coils-adjoint": lambda shape: fm.CoilSensitivities(coil_maps(shape)).T,
     "real": lambda shape: fm.RealToComplex(normal(*shape[1:], seed=6)),
     "channels-adjoint": lambda shape: fm.ChannelsToComplex().T if shape[0] == 1 else None,

@@ -15,7 +15,16 @@ OUTER_ROOMS = (
     "inverse.io", "inverse.dicom", "inverse.figures", "inverse.classical", "inverse.demo",
     "inverse.cli", "inverse.commands", "inverse.measurement", "inverse.training_command",
 )  # fmt: skip
-LAZY = ("diffusers", "torchvision", "matplotlib", "skimage", "scipy", "kornia", "pydicom")
+LAZY = (
+    "diffusers",
+    "torchvision",
+    "matplotlib",
+    "skimage",
+    "scipy",
+    "kornia",
+    "pydicom",
+    "finufft",
+)
 
 
 def imports(path: Path) -> set[str]:

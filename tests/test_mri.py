@@ -1,6 +1,7 @@
 """Magnetic resonance imaging against numpy, exact sums, deepinv, sigpy and its own theory."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def test_entries_that_were_not_measured_are_ignored(mask):
 def test_normal_equals_the_adjoint_of_the_measurement(mask):
     x = normal(2, 1, 9, 7, dtype=COMPLEX)
     for A in (fm.MultiCoilMRI(mask, MAPS), fm.CoilSensitivities(MAPS), fm.CenteredFourier()):
-        torch.testing.assert_close(A._normal(x), A.adjoint(A(x)))
+        torch.testing.assert_close(A.normal(x), A.adjoint(A(x)))
 
 
 def test_fully_sampled_normalised_coils_preserve_norms():
@@ -235,3 +236,97 @@ def test_poisson_disc(shape, factor, decay):
     assert r0 > 1.3 * random
     if decay:
         assert float(radius.mean()) < 0.95 * float((1 + decay * rho).mean())
+
+
+# ---- off the grid ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(9, 7), (16, 22)])
+def test_nufft_equals_the_sum(size):
+    k = torch.rand(50, 2, generator=rng(), dtype=torch.float64) - 0.5
+    x = normal(2, 3, *size, dtype=COMPLEX)
+    row, column = (torch.arange(n, dtype=torch.float64) - n // 2 for n in size)
+    wave = -2 * math.pi * (k[:, :1, None] * row[:, None] + k[:, 1:, None] * column)
+    waves = torch.polar(torch.ones_like(wave), wave) / math.sqrt(math.prod(size))
+    exact = torch.einsum("mhw,bchw->bcm", waves, x)
+    A = fm.Nufft(size, k)
+    assert float((A(x) - exact).norm() / exact.norm()) < 1e-13
+    single = A(x.to(torch.complex64))
+    assert float((single - exact).norm() / exact.norm()) < 3e-7
+    back = torch.einsum("mhw,bcm->bchw", waves.conj(), exact)
+    assert float((A.adjoint(exact) - back).norm() / back.norm()) < 1e-13
+
+
+@pytest.mark.parametrize("size", [(8, 6), (9, 7)])
+def test_nufft_on_the_grid_is_the_centred_transform(size):
+    axes = ((torch.arange(n, dtype=torch.float64) - n // 2) / n for n in size)
+    A = fm.Nufft(size, torch.cartesian_prod(*axes))
+    x = normal(2, 1, *size, dtype=COMPLEX)
+    torch.testing.assert_close(A(x), fm.to_kspace(x).flatten(2), atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(9, 7), (24, 32)])
+def test_nufft_normal_is_a_convolution(size):
+    A = fm.Nufft(size, fm.spiral_trajectory(3, 200, 4))
+    x = normal(2, 3, *size, dtype=COMPLEX)
+    expected = A.adjoint(A(x))
+    assert float((A.normal(x) - expected).norm() / expected.norm()) < 1e-13
+    single = A.normal(x.to(torch.complex64))
+    assert single.dtype == torch.complex64
+    assert float((single - expected).norm() / expected.norm()) < 1e-6
+    z = normal(2, 3, *size, dtype=COMPLEX, seed=1)
+    left, right = (A.normal(x).conj() * z).sum(), (x.conj() * A.normal(z)).sum()
+    assert abs(left - right) < 1e-12 * abs(left)
+
+
+def test_nufft_under_torch_func():
+    A = fm.Nufft((9, 7), fm.radial_trajectory(5, 8))
+    x, v = normal(2, 1, 9, 7, dtype=COMPLEX), normal(2, 1, 9, 7, dtype=COMPLEX, seed=1)
+    y, pullback = torch.func.vjp(A, x)
+    torch.testing.assert_close(pullback(y)[0], A.adjoint(y))
+    torch.testing.assert_close(torch.func.jvp(A, (x,), (v,))[1], A(v))
+    both = torch.stack([x, v], 1)
+    torch.testing.assert_close(torch.func.vmap(A, 1)(both), torch.stack([A(x), A(v)]))
+
+
+def test_trajectories():
+    k = fm.radial_trajectory(3, 8, golden=False).reshape(3, 8, 2)
+    torch.testing.assert_close(k[0, :, 1], (torch.arange(8) - 4.0).double() / 8)
+    assert float(k[0, :, 0].abs().max()) == 0
+    assert float(k[:, 4].abs().max()) == 0
+    torch.testing.assert_close(k[1, 0].norm(), torch.tensor(0.5).double())
+    golden = fm.radial_trajectory(2, 2)[2]
+    turn = math.degrees(math.atan2(-golden[0], -golden[1]))
+    assert turn == pytest.approx(111.2461, abs=1e-4)
+    spiral = fm.spiral_trajectory(4, 100, 3.0).reshape(4, 100, 2)
+    assert float(spiral[:, 0].abs().max()) == 0
+    torch.testing.assert_close(spiral[:, -1].norm(dim=1), torch.full((4,), 0.495).double())
+    quarter = torch.stack([spiral[0, :, 1], -spiral[0, :, 0]], 1)
+    torch.testing.assert_close(spiral[1], quarter)
+
+
+def test_visibilities_of_a_star():
+    pixel, east, north = 1e-6, 3, -2
+    sky = torch.zeros(1, 1, 16, 16, dtype=COMPLEX)
+    sky[..., 8 + north, 8 + east] = 1
+    baselines = (torch.rand(20, 2, generator=rng(), dtype=torch.float64) - 0.5) / pixel
+    found = 16 * fm.Nufft((16, 16), fm.interferometer_trajectory(baselines, pixel))(sky)[0, 0]
+    phase = -2 * math.pi * pixel * (baselines[:, 0] * east + baselines[:, 1] * north)
+    torch.testing.assert_close(found, torch.polar(torch.ones_like(phase), phase))
+    with pytest.raises(ValueError, match="at most 2"):
+        fm.interferometer_trajectory(baselines.new_tensor([[0.0, 0.25]]), 4.0)
+
+
+def test_nufft_refuses_what_it_cannot_serve(monkeypatch):
+    for k, match in (
+        (torch.full((3, 2), 0.6), "2 pi"),
+        (torch.zeros(3, 3), r"\(M, 2\)"),
+        (torch.full((3, 2), torch.nan), "non-finite"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            fm.Nufft((8, 8), k)
+    with pytest.raises(ValueError, match="expected"):
+        fm.Nufft((8, 8), torch.zeros(3, 2))(normal(1, 1, 8, 9) + 0j)
+    monkeypatch.setitem(sys.modules, "finufft", None)
+    with pytest.raises(ImportError, match=r"inverse\[mri\]"):
+        fm.Nufft((8, 8), torch.zeros(3, 2))

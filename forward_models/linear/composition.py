@@ -36,6 +36,27 @@ class _ComposedSVD(SVD):
 
 
 @final
+class _RealCoordinatesSVD(SVD):
+    """A complex decomposition as one over the reals: real and imaginary part of each coordinate."""
+
+    def __init__(self, base: SVD) -> None:
+        self.base = base
+        self.singular_values = base.singular_values.repeat_interleave(2)
+
+    def to_spectral_x(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(self.base.to_spectral_x(x)).flatten(1)
+
+    def from_spectral_x(self, z: Tensor) -> Tensor:
+        return self.base.from_spectral_x(torch.view_as_complex(z.unflatten(1, (-1, 2))))
+
+    def to_spectral_y(self, y: Tensor) -> Tensor:
+        return torch.view_as_real(self.base.to_spectral_y(y)).flatten(1)
+
+    def from_spectral_y(self, z: Tensor) -> Tensor:
+        return self.base.from_spectral_y(torch.view_as_complex(z.unflatten(1, (-1, 2))))
+
+
+@final
 class Composition(LinearOperator):
     """A B: x -> A(B(x)), adjoint B^T A^T.
 
@@ -109,7 +130,9 @@ class Composition(LinearOperator):
         gram = self._inner_gram(y)
         if gram is None or float(gram) == 0:
             return None
-        return _ComposedSVD(outer, self.inner, math.sqrt(float(gram)))
+        svd = _ComposedSVD(outer, self.inner, math.sqrt(float(gram)))
+        only_reals = self.event_field == "real" and self.inner.measurement_field == "complex"
+        return _RealCoordinatesSVD(svd) if only_reals else svd
 
     @property
     def measured(self) -> Tensor | None:

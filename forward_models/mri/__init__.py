@@ -11,7 +11,9 @@ from .masks import (
     radial_mask,
     random_lines,
 )
+from .nufft import Nufft
 from .real_images import ChannelsToComplex, RealToComplex
+from .trajectories import interferometer_trajectory, radial_trajectory, spiral_trajectory
 
 __all__ = [
     "MRI",
@@ -19,16 +21,20 @@ __all__ = [
     "ChannelsToComplex",
     "CoilSensitivities",
     "MultiCoilMRI",
+    "Nufft",
     "RealToComplex",
     "acceleration",
     "equispaced_lines",
     "gaussian_lines",
+    "interferometer_trajectory",
     "noise_covariance",
     "poisson_disc_mask",
     "prewhiten",
     "radial_mask",
+    "radial_trajectory",
     "random_lines",
     "root_sum_of_squares",
+    "spiral_trajectory",
     "to_image",
     "to_kspace",
 ]
