@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +16,7 @@ from operator_cases import normal, rng
 from torch import nn
 
 import forward_models as fm
+from forward_models.classifiers.weights import load_weights
 
 
 @pytest.mark.parametrize("mode", ["clean", "noisy"])
@@ -60,7 +62,9 @@ def test_classifier_training_saving_and_loading(tmp_path, noisy):
     )  # fmt: skip
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     fm.save_classifier(model, tmp_path / "c")
+    state = torch.random.get_rng_state()
     again = fm.load_classifier(tmp_path / "c")
+    assert torch.equal(state, torch.random.get_rng_state())
     assert type(again) is type(model)
     args = (labels[:4], images[:4], 0.1) if noisy else (labels[:4], images[:4])
     torch.testing.assert_close(again.log_likelihood(*args), model.log_likelihood(*args))
@@ -340,6 +344,28 @@ def test_truncated_files_are_refused(vision, tmp_path, kind, kept):
     path.write_bytes(data[: kept if kept >= 5 or kept == 0 else int(kept * len(data))])
     with pytest.raises(ValueError, match="corrupt"):
         fm.torchvision_classifier(name, path, 5)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "legacy"])
+def test_damaged_bytes_are_refused_or_harmless(tmp_path, kind):
+    def network():
+        return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+
+    path = save(network().state_dict(), tmp_path / "w", kind)
+    data, places, refusals = path.read_bytes(), random.Random(0), []
+    for _ in range(150):
+        changed = bytearray(data)
+        for _ in range(places.choice((1, 3, 10))):
+            changed[places.randrange(len(data))] = places.randrange(256)
+        path.unlink()
+        path.write_bytes(changed)
+        try:
+            load_weights(network(), path)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 50
+    assert all(str(path) in refusal for refusal in refusals)
 
 
 class Touch:
