@@ -139,7 +139,24 @@ TOMOGRAPHY: dict[str, Case] = {
         ),
         (1, 8, 5),
     ),
-}
+    "fan-flat": (
+        lambda: fm.FanBeam(SMALL, [0, 30.0, 45, 90, 200], source_origin=20, source_detector=33),
+        (1, 9, 7),
+    ),
+    "fan-curved": (
+        lambda: fm.FanBeam(
+            (8, 5), [10.0, 70, 300], source_origin=9, source_detector=14, detector="curved",
+            detectors=11, detector_axis=4.3, pixel_spacing=(0.5, 0.8),
+        ),
+        (1, 8, 5),
+    ),
+    "slices": (
+        lambda: fm.SliceStack(
+            fm.FanBeam(SMALL, [0, 100.0], source_origin=20, source_detector=33), 3
+        ),
+        (1, 3, 9, 7),
+    ),
+}  # fmt: skip
 
 SAMPLED = torch.rand(9, 7, generator=rng(5)) < 0.5
 LINES = torch.tensor([True, False, True, True, False, False, True])
@@ -201,6 +218,11 @@ GRID: dict[str, Callable[[Shape3], fm.LinearOperator | None]] = {
     "down-1": lambda shape: fm.Downsampling(1),
     "tomography": lambda shape: (
         fm.Tomography(shape[1:], [0, 30.0, 90, 200]) if shape[0] == 1 else None
+    ),
+    "fan": lambda shape: (
+        fm.FanBeam(shape[1:], [0, 30.0, 90, 200], source_origin=90, source_detector=120)
+        if shape[0] == 1
+        else None
     ),
 }
 

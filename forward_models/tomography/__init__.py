@@ -1,5 +1,6 @@
 """Computed tomography: line integrals of an image, and the classical ways back."""
 
+from .fan import FanBeam
 from .fbp import fbp
 from .hounsfield import (
     attenuation_to_hounsfield,
@@ -7,8 +8,11 @@ from .hounsfield import (
     hounsfield_to_attenuation,
 )
 from .parallel import Tomography
+from .slices import SliceStack
 
 __all__ = [
+    "FanBeam",
+    "SliceStack",
     "Tomography",
     "attenuation_to_hounsfield",
     "fbp",

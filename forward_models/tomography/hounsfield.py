@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..checks import check_positive
-from .parallel import Tomography
+from ..linear import LinearOperator
 
 # Water at an effective energy of about 70 keV, per mm.
 WATER = 0.0193
@@ -22,7 +22,7 @@ def attenuation_to_hounsfield(mu: Tensor, mu_water: float = WATER) -> Tensor:
 
 
 def hounsfield_sinogram(
-    operator: Tomography, sinogram: Tensor, mu_water: float = WATER
+    operator: LinearOperator, sinogram: Tensor, mu_water: float = WATER
 ) -> tuple[Tensor, float]:
     """The data that are linear in a Hounsfield image, from measured line integrals of attenuation.
 
@@ -33,15 +33,19 @@ def hounsfield_sinogram(
     Exact. "Everywhere" is the whole image grid: outside it, as for any A, there is air.
 
     Args:
-        operator: A, with pixel and detector spacing in mm.
-        sinogram: p = -log(I / I0), (B, 1, angles, detectors), without unit.
+        operator: A, any beam, with lengths in mm.
+        sinogram: p = -log(I / I0), (B, *measurement), without unit.
         mu_water: attenuation of water in 1/mm.
 
     Returns:
         y, of the same shape, and the factor 1000 / mu_water in HU * mm: a standard deviation of the
         noise in p becomes this factor times itself in y.
+
+    Raises:
+        ValueError: an attenuation that is not positive, or an operator of no fixed image shape.
     """
     factor = 1000 / check_positive("mu_water", mu_water)
-    assert operator.event_shape is not None
+    if operator.event_shape is None:
+        raise ValueError("the operator accepts images of any size: water would have no bounds")
     ones = sinogram.new_ones(1, *operator.event_shape)
     return (sinogram - mu_water * operator.apply(ones)) * factor, factor
