@@ -3,6 +3,7 @@
     linear/       the interface of linear operators, matrices, algebra, solves
     imaging/      masks, blur, sampling, colour
     tomography/   CT, and the classical ways back
+    sensing/      compressed sensing: fast transforms, patterns, random rows
     mri/          k-space, coils, sampling patterns and trajectories
     noise/        how a recording scatters around the clean measurement
     classifiers/  the class of an image, clean or noisy
@@ -10,7 +11,7 @@
 Every public name is reached from here: `forward_models.Blur`.
 """
 
-from . import classifiers, imaging, linear, mri, noise, tomography
+from . import classifiers, imaging, linear, mri, noise, sensing, tomography
 from .classifiers import *
 from .forward_model import ForwardModel, TimeDependent
 from .imaging import *
@@ -20,6 +21,7 @@ from .noise import *
 from .noised_measurement import NoisedMeasurement
 from .observation import Observation
 from .operator import Operator
+from .sensing import *
 from .tomography import *
 
 __all__ = ["ForwardModel", "NoisedMeasurement", "Observation", "Operator", "TimeDependent"]
@@ -27,5 +29,6 @@ __all__ += linear.__all__
 __all__ += imaging.__all__
 __all__ += tomography.__all__
 __all__ += mri.__all__
+__all__ += sensing.__all__
 __all__ += noise.__all__
 __all__ += classifiers.__all__

@@ -189,9 +189,59 @@ MRI: dict[str, Case] = {
     ),
 }
 
-OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI
+ROWS = torch.tensor([5, 0, 17, 40, 3])
+SENSING: dict[str, Case] = {
+    "hadamard": (lambda: fm.HadamardTransform((2, 8, 4)), (2, 8, 4)),
+    "cosine": (lambda: fm.CosineTransform((2, 9, 4)), (2, 9, 4)),
+    "cosine-line": (lambda: fm.CosineTransform((1, 1, 5)), (1, 1, 5)),
+    "fourier-real": (lambda: fm.FourierTransform((2, 9, 4)), (2, 9, 4)),
+    "fourier-complex": (lambda: fm.FourierTransform((2, 4, 7), "complex"), (2, 4, 7)),
+    "random-convolution": (lambda: fm.RandomConvolution((2, 9, 4), rng()), (2, 9, 4)),
+    "random-signs": (lambda: fm.RandomSigns((2, 9, 4), rng()), (2, 9, 4)),
+    "rows-cosine": (lambda: fm.Subsampled(fm.CosineTransform((2, 9, 7)), ROWS), (2, 9, 7)),
+    "rows-fourier-real": (
+        lambda: fm.Subsampled(fm.FourierTransform((2, 6, 8)), SOFT[:6].repeat(1, 2)[:, :8] > 0.5),
+        (2, 6, 8),
+    ),
+    "rows-fourier-complex": (
+        lambda: fm.Subsampled(fm.FourierTransform((1, 9, 7), "complex"), SOFT > 0.5),
+        (1, 9, 7),
+    ),
+    "rows-convolution": (
+        lambda: fm.Subsampled(fm.RandomConvolution((2, 9, 7), rng()), SOFT > 0.5),
+        (2, 9, 7),
+    ),
+    "rows-scrambled": (
+        lambda: fm.Subsampled(
+            fm.HadamardTransform((2, 8, 8)) @ fm.RandomSigns((2, 8, 8), rng()), ROWS
+        ),
+        (2, 8, 8),
+    ),
+    "rows-blurred": (
+        lambda: fm.Subsampled(fm.Blur(KERNEL, image_shape=(1, 9, 7)), ROWS),
+        (1, 9, 7),
+    ),
+    "single-pixel": (lambda: fm.SinglePixel((2, 4, 8), 11), (2, 4, 8)),
+    "single-pixel-all": (lambda: fm.SinglePixel((1, 8, 4), ordering="natural"), (1, 8, 4)),
+    "single-pixel-one": (lambda: fm.SinglePixel((2, 4, 4), 1), (2, 4, 4)),
+    "single-pixel-two": (lambda: fm.SinglePixel((2, 4, 4), 2), (2, 4, 4)),
+    "single-pixel-signed": (
+        lambda: fm.SinglePixel((2, 4, 8), 11, values="signed", ordering="sequency"),
+        (2, 4, 8),
+    ),
+    "gaussian-sensing": (lambda: fm.gaussian_sensing(6, (2, 3, 4), rng()), (2, 3, 4)),
+    "bernoulli-sensing": (lambda: fm.bernoulli_sensing(6, (2, 3, 4), rng()), (2, 3, 4)),
+}
+
+OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI | SENSING
 
 Shape3 = tuple[int, int, int]
+
+
+def powers_of_two(shape: Shape3) -> bool:
+    return all(n & (n - 1) == 0 for n in shape[1:])
+
+
 SIZES = ((1, 1), (2, 3), (17, 23), (64, 64), (61, 47))
 CHANNELS = (1, 3, 4)
 
@@ -245,4 +295,13 @@ GRID |= {
     "coils-adjoint": lambda shape: fm.CoilSensitivities(coil_maps(shape)).T,
     "real": lambda shape: fm.RealToComplex(normal(*shape[1:], seed=6)),
     "channels-adjoint": lambda shape: fm.ChannelsToComplex().T if shape[0] == 1 else None,
+    "cosine": fm.CosineTransform,
+    "fourier-real": fm.FourierTransform,
+    "fourier-complex": lambda shape: fm.FourierTransform(shape, "complex"),
+    "random-convolution": lambda shape: fm.RandomConvolution(shape, rng()),
+    "rows-fourier": lambda shape: fm.Subsampled(
+        fm.FourierTransform(shape), fm.random_mask(shape[1:], 0.4, rng())
+    ),
+    "hadamard": lambda shape: fm.HadamardTransform(shape) if powers_of_two(shape) else None,
+    "single-pixel": lambda shape: fm.SinglePixel(shape) if powers_of_two(shape) else None,
 }
