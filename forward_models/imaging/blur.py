@@ -136,6 +136,12 @@ class Blur(LinearOperator):
             return torch.fft.irfft2(product, s=y.shape[-2:])
         return fold(self._convolution.adjoint(y), self.padding, self._margins)
 
+    def _normal(self, x: Tensor) -> Tensor:
+        if self.padding == "circular" and self._convolution.fourier:
+            power = self.circular_spectrum(x).abs().square()
+            return torch.fft.irfft2(torch.fft.rfft2(x) * power, s=x.shape[-2:])
+        return super()._normal(x)
+
     def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor | None:
         if self.padding != "circular" or not is_uniform(s, r):
             return None

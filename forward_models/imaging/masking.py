@@ -110,6 +110,9 @@ class Inpainting(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._apply(y)
 
+    def _normal(self, x: Tensor) -> Tensor:
+        return x * self._mask.like(x).square()
+
     def _gram_diagonal(self, y: Tensor) -> Tensor:
         return self._mask.like(y).square()
 
