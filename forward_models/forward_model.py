@@ -85,9 +85,16 @@ class TimeDependent(ABC):
     """A measurement model p_sigma(y | x) known at every noise level: it needs no approximation.
 
     x = x0 + sigma * eps is the noisy image; a noise-conditional classifier is the usual example.
+
+    Attributes:
+        event_shape: shape of one image, or None if any size is accepted.
+        augmented: whether the measurement moves with the noise level. Then p_sigma is exact for the
+            pair of the two, which Langevin steps at each level sample; a reverse SDE or ODE, which
+            holds y fixed, does not end in p(x0 | y), and the methods that run one refuse it.
     """
 
     event_shape: Shape | None = None
+    augmented: bool = False
 
     @abstractmethod
     def log_likelihood(self, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:

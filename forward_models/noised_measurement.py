@@ -53,6 +53,8 @@ class NoisedMeasurement(TimeDependent):
     https://arxiv.org/abs/2111.08005
     """
 
+    augmented = True
+
     def __init__(
         self,
         model: LinearGaussian | Observation,

@@ -63,6 +63,12 @@ class Method:
 
     def refusal(self, posterior: Posterior) -> str | None:
         """Why this method cannot sample this posterior, or None."""
+        for model, _ in posterior.factors:
+            if isinstance(model, TimeDependent) and model.augmented:
+                return (
+                    f"{type(model).__name__} moves with the noise level: Langevin steps sample its "
+                    "posterior, a reverse SDE or ODE does not"
+                )
         return self.applies(posterior)
 
 
@@ -86,9 +92,10 @@ def choose(posterior: Posterior) -> Method:
     """The documented default: exact where it can be, mmps for linear models, else dps."""
     for name in ("exact", "mmps", "dps"):
         method = find(name)
-        if method.refusal(posterior) is None:
+        reason = method.refusal(posterior)
+        if reason is None:
             return method
-    raise ValueError("no method samples this posterior")
+    raise ValueError(f"no method samples this posterior: {reason}")
 
 
 def exact_posterior(posterior: Posterior) -> Prior | None:

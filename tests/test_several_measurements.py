@@ -54,11 +54,12 @@ def test_every_factor_adds_its_gradient_and_the_network_is_called_once():
         for (model, y), part in list(zip(factors, parts, strict=True))[1:]:
             (gradient,) = torch.autograd.grad(model.log_likelihood(y, leaf, sigma).sum(), leaf)
             torch.testing.assert_close(part, sigma**2 * gradient, rtol=1e-3, atol=1e-5)
-    soft = fm.NoisedMeasurement(fm.LinearGaussian(fm.Downsampling(2), 20.0))
-    posterior = inverse.condition(prior, digit, 7).given(above, 1).given(soft, factors[-1][1])
+    posterior = inverse.condition(prior, digit, 7).given(above, 1)
     samples = inverse.sample(posterior.given(*factors[0]), n=2, steps=3, seed=0)
     assert samples.x.shape == (2, 1, 28, 28)
     assert samples.diagnostics["network_calls"] == 3
+    with pytest.raises(ValueError, match="moves with the noise level"):
+        inverse.sample(posterior.given(*factors[-1]), n=1, steps=3)
 
 
 class Embedding(fm.ForwardModel):
