@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, final
 import torch
 from torch import Tensor
 
-from .checks import Shape, check_batched
+from .checks import Shape
 from .forward_model import ForwardModel, check_pair
 from .noise import IndependentNoise, Noise
 from .operator import Operator
@@ -31,7 +31,7 @@ class Observation(ForwardModel):
     Raises:
         TypeError: other kinds of arguments.
         ValueError: f gives complex values and the noise is of real ones, or the other way; entries
-            of f are unmeasured and the noise correlates entries.
+            of f are unmeasured and the noise is not independent.
     """
 
     def __init__(self, operator: Operator, noise: Noise) -> None:
@@ -50,29 +50,36 @@ class Observation(ForwardModel):
             )
         if operator.measured is not None and not isinstance(noise, IndependentNoise):
             raise ValueError(
-                f"{type(noise).__name__} noise correlates the entries of y, but "
-                f"{type(operator).__name__} leaves some unmeasured; drop them from the operator"
+                f"{type(noise).__name__} noise takes whole measurements, but "
+                f"{type(operator).__name__} leaves entries unmeasured; drop them from the operator"
             )
         self.operator, self.noise = operator, noise
         self.differentiable = operator.differentiable and noise.differentiable
         self.measurement_field = noise.recorded_field
+        if self.measurement_field == "any":
+            self.measurement_field = given
         self.event_shape = operator.event_shape
         if operator.measurement_shape is not None:
             self.measurement_shape = noise.recorded_shape(operator.measurement_shape)
             self.measurement_ndim = len(self.measurement_shape)
         elif operator.measurement_ndim is not None:
-            self.measurement_ndim = len(noise.recorded_shape((1,) * operator.measurement_ndim))
+            self.measurement_ndim = operator.measurement_ndim + noise.added_axes
 
     def _check_values(self, y: Tensor) -> Tensor:
+        """Only entries that are measured are data; the others may be anything, and become 0."""
         measured = self._measured(y)
-        checked = self.noise.check_recorded(y if measured is None else y[:, measured])
         if measured is None:
-            return checked
+            return self.noise.check_recorded(y)
+        self.noise.check_recorded(torch.where(measured, y, self._neutral(y)))
         return torch.where(measured, y, torch.zeros_like(y))
 
     def _measured(self, y: Tensor) -> Tensor | None:
         measured = self.operator.measured
         return None if measured is None else measured.to(y.device).expand(y.shape[1:])
+
+    def _neutral(self, like: Tensor) -> Tensor:
+        assert isinstance(self.noise, IndependentNoise)
+        return torch.full_like(like, self.noise.neutral)
 
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
         y = self.check_measurement(y)
@@ -81,31 +88,31 @@ class Observation(ForwardModel):
         return self.noise.log_prob(y, z, self._measured(y))
 
     def _check_against(self, y: Tensor, z: Tensor) -> None:
+        """Refuse a y that cannot be a recording of z; see `check_pair`."""
+        dtype = {
+            "real": z.dtype.to_real(), "complex": z.dtype.to_complex(), "any": z.dtype,
+            "integer": torch.int64,
+        }[self.noise.recorded_field]  # fmt: skip
         shape = self.noise.recorded_shape(tuple(z.shape[1:]))
-        if y.dtype == z.dtype and shape == tuple(z.shape[1:]):
-            check_pair(y, z)
-            return
-        if y.is_floating_point() and y.dtype.to_real() != z.dtype.to_real():
-            raise TypeError(f"y has dtype {y.dtype} but x predicts {z.dtype}; convert one of them")
-        check_batched("y", y, shape, None)
-        if y.shape[0] not in (1, z.shape[0]) or y.device != z.device:
-            raise ValueError(
-                f"y has {y.shape[0]} measurements on {y.device} for {z.shape[0]} images on "
-                f"{z.device}"
-            )
+        check_pair(y, torch.empty((), dtype=dtype, device=z.device).expand(len(z), *shape))
 
     def simulate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw y ~ p(y | x0 = x), (B, *measurement), with noise from the given generator.
 
         Starts from `operator.record(x)`: the true instrument, where `apply` is a surrogate.
+
+        Raises ValueError if the clean measurement is not one that the noise can start from.
         """
         with torch.no_grad():
-            y = self.noise.sample(self.operator.record(x), generator)
-            measured = self._measured(y)
-            return y if measured is None else torch.where(measured, y, torch.zeros_like(y))
+            z = self.operator.record(x)
+            measured = self._measured(z)
+            if measured is None:
+                return self.noise.sample(z, generator)
+            y = self.noise.sample(torch.where(measured, z, self._neutral(z)), generator)
+            return torch.where(measured, y, torch.zeros_like(y))
 
     def gaussian(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(m, S): N(m; z, diag S) stands for p(y | z) around z = f(x); see `Noise.gaussian`.
+        """(m, S): N(m; z, diag S) stands for p(y | z) around z = f(x); see the noise's `gaussian`.
 
         Unmeasured entries have m = z and S infinite.
         """
@@ -115,11 +122,7 @@ class Observation(ForwardModel):
             )
         y, z = self.check_measurement(y), self.operator.apply(x)
         self._check_against(y, z)
-        mean, variance = self.noise.gaussian(y, z)
-        measured = self._measured(mean)
-        if measured is None:
-            return mean, variance
-        return torch.where(measured, mean, z), torch.where(measured, variance, torch.inf)
+        return self.noise.gaussian(y, z, self._measured(z))
 
     def linear_gaussian(self, y: Tensor) -> tuple[LinearGaussian, Tensor] | None:
         """The same measurement as a LinearGaussian one, where it is exactly that; else None."""

@@ -13,6 +13,7 @@ from ..linear import LinearOperator, MatrixOperator
 from ..operator import Operator
 from .linear_gaussian import LinearGaussian, check_standard_deviation
 from .noise import IndependentNoise, Noise, standard_normal
+from .parameter import PerEntry
 
 
 @final
@@ -36,7 +37,7 @@ class Gaussian(IndependentNoise):
 
     def __init__(self, sigma: float | Tensor) -> None:
         self.sigma = check_standard_deviation(sigma)
-        self._sigma = Constant(torch.as_tensor(self.sigma, dtype=torch.float64))
+        self._sigma = PerEntry("sigma", self.sigma)
 
     def _log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         sigma = self._sigma.like(z)
@@ -55,7 +56,7 @@ class Gaussian(IndependentNoise):
         return self._sigma.like(z).square().expand(z.shape)
 
     def information(self, z: Tensor) -> Tensor:
-        return 1 / self.variance(z)
+        return (1 / self._sigma.like(z).square()).expand(z.shape)
 
     def score(self, y: Tensor, z: Tensor) -> Tensor:
         return (y - z) / self._sigma.like(z).square()

@@ -27,6 +27,18 @@ def standard_normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.view_as_complex(eps) if like.is_complex() else eps
 
 
+def check_possible(name: str, value: Tensor, possible: Tensor, expected: str) -> None:
+    """Raise ValueError if `possible` is False somewhere: how often, and where first."""
+    if bool(possible.all()):
+        return
+    bad = ~possible
+    first = tuple(int(i) for i in bad.nonzero()[0])
+    raise ValueError(
+        f"{name} has {int(bad.sum())} impossible entries of {value.numel()}, the first at index "
+        f"{first} ({value[first].item():g}); expected {expected}"
+    )
+
+
 class Noise(ABC):
     """p(y | z), the density of a recording y given the clean measurement z.
 
@@ -36,12 +48,14 @@ class Noise(ABC):
 
     Attributes:
         field: whether z is "real", "complex", or "any" of the two.
-        recorded_field: the same of y, or "integer".
+        recorded_field: the same of y, or "integer"; "any" means that of z.
+        added_axes: the axes of one recording less those of one clean measurement.
         differentiable: whether log p(y | z) has a useful gradient in z.
     """
 
     field: Field = "real"
     recorded_field: Field = "real"
+    added_axes: int = 0
     differentiable: bool = True
 
     @abstractmethod
@@ -61,7 +75,10 @@ class Noise(ABC):
         """Var[y_i | z], (B, *measurement); of the real and of the imaginary part if complex."""
 
     def sample(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw y ~ p(y | z), (B, *measurement); z is detached."""
+        """Draw y ~ p(y | z), (B, *measurement); z is detached.
+
+        Raises ValueError if z is not what a clean measurement can be: how often, and where first.
+        """
         return self._sample(self.check_clean(z.detach()), generator)
 
     def linear_gaussian(
@@ -76,6 +93,7 @@ class Noise(ABC):
 
     def check_clean(self, z: Tensor) -> Tensor:
         """Return z if `sample` can start from it; else raise ValueError."""
+        check_finite("the clean measurement", z)
         return z
 
     def check_recorded(self, y: Tensor) -> Tensor:
@@ -88,8 +106,14 @@ class IndependentNoise(Noise):
     """Noise whose entries are independent given z: log p(y | z) = sum_i log p(y_i | z_i).
 
     A Gaussian stand-in for the likelihood around a point, as a Gaussian lift needs, has the same
-    slope there and the Fisher information for its precision; see `gaussian`.
+    slope there and, unless said otherwise, the Fisher information for its precision; see
+    `gaussian`.
+
+    Attributes:
+        neutral: a number that z and y can both be: it stands in for entries that carry no data.
     """
+
+    neutral: float = 1.0
 
     @abstractmethod
     def _log_prob(self, y: Tensor, z: Tensor) -> Tensor:
@@ -97,7 +121,10 @@ class IndependentNoise(Noise):
 
     @abstractmethod
     def information(self, z: Tensor) -> Tensor:
-        """Fisher information of z_i, E[(d log p(y_i | z_i) / dz_i)^2 | z], (B, *clean)."""
+        """Fisher information of z_i, E[(d log p(y_i | z_i) / dz_i)^2 | z], (B, *clean).
+
+        Of a complex z_i the mean over its two parts, E[|d log p / dz_i|^2 | z] / 2.
+        """
 
     def log_prob(self, y: Tensor, z: Tensor, measured: Tensor | None = None) -> Tensor:
         """log p(y | z), (B,), over the entries that `measured` (broadcastable to y) keeps.
@@ -107,10 +134,13 @@ class IndependentNoise(Noise):
         if measured is None:
             terms = self._log_prob(y, z)
         else:
-            # A possible value keeps 0 * inf out of the gradients of the entries left out.
-            terms = self._log_prob(torch.where(measured, y, self.mean(z.detach())), z)
+            terms = self._log_prob(self._filled(y, measured), self._filled(z, measured))
             terms = torch.where(measured, terms, torch.zeros_like(terms))
         return terms.reshape(len(terms), -1).sum(1)
+
+    def _filled(self, value: Tensor, measured: Tensor) -> Tensor:
+        # A possible value keeps 0 * inf out of the gradients of the entries left out.
+        return torch.where(measured, value, torch.full_like(value, self.neutral))
 
     def score(self, y: Tensor, z: Tensor) -> Tensor:
         """d log p(y | z) / dz, (B, *clean); by autograd where no closed form is known."""
@@ -120,17 +150,31 @@ class IndependentNoise(Noise):
             (result,) = torch.autograd.grad(total, leaf, create_graph=z.requires_grad)
         return result
 
-    def gaussian(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def curvature(self, y: Tensor, z: Tensor) -> Tensor:
+        """What `gaussian` takes for -d^2 log p(y | z) / dz^2, never negative, (B, *clean).
+
+        By default its expectation, information(z): Fisher scoring.
+        """
+        return self.information(z)
+
+    def gaussian(
+        self, y: Tensor, z: Tensor, measured: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(m, S) so that N(m; z', diag S) stands for p(y | z') as a function of z' near z.
 
-        S = 1 / information(z) and m = z + S score(y, z): the slope at z is exact and the curvature
-        is that of the expected log-likelihood (Fisher scoring), so that it is never negative.
-        For Gaussian noise m = y and S = sigma^2 wherever z is. Where y holds no information on z
-        S is infinite and m = z.
+        S = 1 / curvature(y, z) and m = z + S score(y, z), so that the slope at z is exact. For
+        Gaussian noise m = y and S = sigma^2 wherever z is. Where y holds no information on z, or is
+        not measured, S is infinite and m = z.
         """
-        information = self.information(z)
-        known = information > 0
-        one = torch.ones_like(information)
-        variance = torch.where(known, 1 / torch.where(known, information, one), torch.inf)
-        step = torch.where(known, variance, 0) * self.score(y, z)
+        if measured is not None:
+            y, z0 = self._filled(y, measured), self._filled(z, measured)
+        else:
+            z0 = z
+        curvature = self.curvature(y, z0)
+        # Below this its inverse is infinite in the precision of z.
+        known = curvature > 1 / torch.finfo(curvature.dtype).max
+        if measured is not None:
+            known = known & measured
+        variance = torch.where(known, 1 / torch.where(known, curvature, 1), torch.inf)
+        step = torch.where(known, variance, 0) * self.score(y, z0)
         return z + step, variance
