@@ -63,6 +63,10 @@ class Operator(ABC):
         """Shape of the measurement of an image of this shape; raises ValueError if it cannot be."""
         return self.measurement_shape or event_shape
 
+    def input_shape(self, measurement_shape: Shape) -> Shape | None:
+        """Shape of the image behind a measurement of this shape; None where that is unknown."""
+        return self.event_shape
+
     @property
     def measured(self) -> Tensor | None:
         """Which entries of y carry data: bool, broadcastable to a measurement; None means all."""
@@ -117,6 +121,8 @@ class Chain(Operator):
                 f"the inner operator gives {given} values, the outer one takes {taken} ones"
             )
         self.event_shape, self.event_ndim = inner.event_shape, inner.event_ndim
+        if self.event_shape is None and outer.event_shape is not None:
+            self.event_shape = inner.input_shape(outer.event_shape)
         self.event_field, self.measurement_field = inner.event_field, outer.measurement_field
         middle = inner.measurement_shape
         if middle is None and self.event_shape is not None:
@@ -139,6 +145,10 @@ class Chain(Operator):
 
     def output_shape(self, event_shape: Shape) -> Shape:
         return self.outer.output_shape(self.inner.output_shape(event_shape))
+
+    def input_shape(self, measurement_shape: Shape) -> Shape | None:
+        middle = self.outer.input_shape(measurement_shape)
+        return None if middle is None else self.inner.input_shape(middle)
 
     @property
     def measured(self) -> Tensor | None:

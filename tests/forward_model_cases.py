@@ -67,6 +67,9 @@ def small(noisy: bool = False, channels: int = 1) -> nn.Module:
     return network.eval().double().requires_grad_(False)
 
 
+# A covariance of 5 entries.
+ROUND = normal(5, 5, seed=9) @ normal(5, 5, seed=9).T + torch.eye(5).double()
+
 NOISE: dict[str, Case] = {
     "gaussian": Case(lambda: fm.LinearGaussian(fm.Identity(), 0.3), images(2, 5, 4)),
     "gaussian-matrix": Case(
@@ -86,6 +89,23 @@ NOISE: dict[str, Case] = {
     "gaussian-complex": Case(
         lambda: fm.LinearGaussian(fm.Inpainting(SOFT) @ Dft(), 0.2), spectra(1, 9, 7)
     ),
+    "observation": Case(lambda: fm.Observation(fm.Blur(KERNEL), fm.Gaussian(0.3)), images(2, 9, 7)),
+    "correlated": Case(
+        lambda: fm.Observation(fm.MatrixOperator(normal(5, 8)), fm.CorrelatedGaussian(ROUND)),
+        images(8),
+    ),
+    "poisson": Case(lambda: fm.Observation(fm.Inpainting(SOFT), fm.Poisson(0.1)), images(2, 9, 7)),
+    "transmission": Case(
+        lambda: fm.Observation(fm.Tomography(SMALL, [0, 30.0, 100]), fm.Transmission(1e4, 5.0)),
+        images(1, 9, 7),
+    ),
+    "rician": Case(lambda: fm.Observation(fm.Identity(), fm.Rician(0.2)), spectra(1, 9, 7)),
+    "rician-real": Case(lambda: fm.Observation(fm.Identity(), fm.Rician(0.2)), images(1, 9, 7)),
+    "laplace": Case(lambda: fm.Observation(fm.Blur(KERNEL), fm.Laplace(0.2)), images(2, 9, 7)),
+    "log-normal": Case(
+        lambda: fm.Observation(fm.Downsampling(2), fm.LogNormal(0.3)), images(1, 8, 6)
+    ),
+    "speckle": Case(lambda: fm.Observation(fm.Identity(), fm.GammaSpeckle(3)), images(1, 9, 7)),
 }
 
 NONLINEAR: dict[str, Case] = {}

@@ -3,6 +3,7 @@
 from .gaussian import CorrelatedGaussian, Gaussian
 from .laplace import Laplace
 from .linear_gaussian import LinearGaussian
+from .log_transmission import log_transmission
 from .multiplicative import GammaSpeckle, LogNormal
 from .noise import IndependentNoise, Noise
 from .poisson import Poisson
@@ -21,4 +22,5 @@ __all__ = [
     "Poisson",
     "Rician",
     "Transmission",
+    "log_transmission",
 ]

@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..affine import linear_part
 from ..checks import Constant, Field, check_dtype, check_finite, check_tensor
 from ..linear import LinearOperator, MatrixOperator
 from ..operator import Operator
@@ -21,7 +22,8 @@ class Gaussian(IndependentNoise):
     """y = z + sigma * eps, eps ~ N(0, I), real or complex; information 1 / sigma^2.
 
     A complex entry counts as two real ones: sigma is the standard deviation of its real part and
-    of its imaginary part. Over a linear operator an observation is exactly `LinearGaussian`.
+    of its imaginary part. Over a linear or affine operator an observation
+    is exactly `LinearGaussian`.
 
     Args:
         sigma: standard deviation in the unit of y, a positive number, or a tensor of the
@@ -64,9 +66,10 @@ class Gaussian(IndependentNoise):
     def linear_gaussian(
         self, operator: Operator, y: Tensor
     ) -> tuple[LinearGaussian, Tensor] | None:
-        if not isinstance(operator, LinearOperator):
+        linear = linear_part(operator)
+        if linear is None:
             return None
-        return LinearGaussian(operator, self.sigma), y
+        return LinearGaussian(linear, self.sigma), _centred(operator, linear, y)
 
 
 @final
@@ -76,7 +79,7 @@ class CorrelatedGaussian(Noise):
     log p(y | z) = -1/2 [ |W (y - z)|^2 + log det covariance + M log(2 pi) ],   W = L^-1,
 
     exact. Over a linear operator A an observation of y is exactly `LinearGaussian` with the
-    operator W A, the measurement W y and sigma = 1: whitening. Cost O(M^2) a measurement, O(M^3)
+    operator W A, the measurement W y and sigma = 1: whitening; an affine one likewise. Cost O(M^2) a measurement, O(M^3)
     once.
 
     Args:
@@ -145,7 +148,17 @@ class CorrelatedGaussian(Noise):
     def linear_gaussian(
         self, operator: Operator, y: Tensor
     ) -> tuple[LinearGaussian, Tensor] | None:
-        if not isinstance(operator, LinearOperator):
+        linear = linear_part(operator)
+        if linear is None:
             return None
         whiten = MatrixOperator(self._whitener.value, event_shape=tuple(y.shape[1:]))
-        return LinearGaussian(whiten @ operator, 1.0), whiten(y)
+        return LinearGaussian(whiten @ linear, 1.0), whiten(_centred(operator, linear, y))
+
+
+def _centred(operator: Operator, linear: LinearOperator, y: Tensor) -> Tensor:
+    """y - f(0): the measurement that is linear in the image."""
+    if operator is linear:
+        return y
+    shape = linear.input_shape(tuple(y.shape[1:]))
+    dtype = y.dtype.to_real() if operator.event_field == "real" else y.dtype
+    return y - operator.apply(torch.zeros(1, *shape, dtype=dtype, device=y.device))

@@ -13,7 +13,7 @@ from ..checks import check_finite, check_positive
 from .continued import Continued
 from .noise import check_possible, standard_normal
 from .parameter import PerEntry
-from .special import deviance
+from .special import deviance, stirling_excess
 
 
 class Multiplicative(Continued):
@@ -123,11 +123,10 @@ class GammaSpeckle(Multiplicative):
             raise ValueError(f"looks must be at least 1, got {self._looks.least:g}")
 
     def _exact_log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        # L^L / Gamma(L) grows like exp(L): taken together with exp(-L g) g^L nothing cancels.
+        # L^L / Gamma(L) grows like exp(L): paired with exp(-L g) g^L it does not cancel.
         looks = self._looks.like(z)
-        ratio = y / z
-        normaliser = torch.lgamma(looks) - looks * looks.log() + looks
-        return -deviance(looks, looks * ratio) - y.log() - normaliser
+        log_normaliser = stirling_excess(looks) - looks.log()
+        return -deviance(looks, looks * y / z) - y.log() - log_normaliser
 
     def _exact_score(self, y: Tensor, z: Tensor) -> Tensor:
         return self._looks.like(z) * (y - z) / z.square()

@@ -52,16 +52,23 @@ class Transmission(Continued):
             raise ValueError(f"floor must be between -50 and 0, got {floor}")
         self.floor = float(floor)
 
+    def _log_primary(self, z: Tensor) -> Tensor:
+        """log r: unlike r it does not underflow behind a thick object."""
+        return self._I0.like(z).log() - z
+
     def _primary(self, z: Tensor) -> Tensor:
         return self._I0.like(z) * (-z).exp()
+
+    def _share(self, z: Tensor) -> Tensor:
+        """r / rate."""
+        return (self._log_primary(z) - self._background.like(z).log()).sigmoid()
 
     def _floor(self, z: Tensor) -> Tensor:
         return torch.full((), self.floor, dtype=z.dtype, device=z.device)
 
     def _exact_log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        primary, background = self._I0.like(z).log() - z, self._background.like(z)
-        # The rate of a very thick object underflows, its logarithm does not.
-        log_rate = torch.logaddexp(primary, background.log())
+        background = self._background.like(z)
+        log_rate = torch.logaddexp(self._log_primary(z), background.log())
         return poisson_log_prob(y.round(), self._primary(z) + background, log_rate)
 
     def _exact_score(self, y: Tensor, z: Tensor) -> Tensor:
@@ -69,10 +76,6 @@ class Transmission(Continued):
 
     def _exact_information(self, z: Tensor) -> Tensor:
         return self._primary(z) * self._share(z)
-
-    def _share(self, z: Tensor) -> Tensor:
-        """r / rate, also where both underflow."""
-        return 1 / (1 + self._background.like(z) / self._I0.like(z) * z.exp())
 
     def _exact_variance(self, z: Tensor) -> Tensor:
         return self._primary(z) + self._background.like(z)

@@ -1,0 +1,67 @@
+"""Affine maps of images: a change of unit, such as Hounsfield units to attenuation."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+from torch import Tensor
+
+from .checks import Field, Shape
+from .linear import Identity, LinearOperator
+from .operator import Chain, Operator
+
+
+@final
+class Affine(Operator):
+    """f(x) = scale * x + shift, for images of any shape; real or complex.
+
+    Between a prior's unit and that of an operator: `A @ Affine(scale, shift)`. With Gaussian noise
+    an observation through it is still exactly linear-Gaussian.
+
+    Args:
+        scale: a number other than 0.
+        shift: a number, in the unit of f(x).
+
+    Raises:
+        TypeError: they are no numbers. ValueError: not finite, or scale is 0.
+    """
+
+    event_field: Field = "any"
+    measurement_field: Field = "any"
+
+    def __init__(self, scale: float, shift: float) -> None:
+        for name, value in (("scale", scale), ("shift", shift)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+        if scale == 0:
+            raise ValueError("scale is 0: nothing of the image would be left")
+        self.scale, self.shift = float(scale), float(shift)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self.scale * x + self.shift
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        """Shape of the image behind a measurement of this shape: the same."""
+        return measurement_shape
+
+
+def linear_part(operator: Operator) -> LinearOperator | None:
+    """A of an affine operator x -> A x + f(0); None where f is not known to be affine."""
+    if isinstance(operator, LinearOperator):
+        return operator
+    if isinstance(operator, Affine):
+        return operator.scale * Identity()
+    if not isinstance(operator, Chain):
+        return None
+    outer, inner = linear_part(operator.outer), linear_part(operator.inner)
+    if outer is None or inner is None:
+        return None
+    # A number in front keeps the closed forms of the other factor.
+    if isinstance(operator.inner, Affine):
+        return operator.inner.scale * outer
+    if isinstance(operator.outer, Affine):
+        return operator.outer.scale * inner
+    return outer @ inner
