@@ -12,6 +12,7 @@ Every public name is reached from here: `forward_models.Blur`.
 """
 
 from . import classifiers, imaging, linear, mri, noise, sensing, tomography
+from .affine import Affine
 from .classifiers import *
 from .forward_model import ForwardModel, TimeDependent
 from .imaging import *
@@ -24,7 +25,14 @@ from .operator import Operator
 from .sensing import *
 from .tomography import *
 
-__all__ = ["ForwardModel", "NoisedMeasurement", "Observation", "Operator", "TimeDependent"]
+__all__ = [
+    "Affine",
+    "ForwardModel",
+    "NoisedMeasurement",
+    "Observation",
+    "Operator",
+    "TimeDependent",
+]
 __all__ += linear.__all__
 __all__ += imaging.__all__
 __all__ += tomography.__all__

@@ -1,4 +1,4 @@
-"""Every noise model: normalised, with the stated moments, score and information; and simulated so."""
+"""Every noise model: normalised, with the stated moments, score, information and draws."""
 
 from __future__ import annotations
 
@@ -469,3 +469,73 @@ def test_sampling_moves_towards_the_data(name):
     assert float(fitted) > min(
         float(model.log_likelihood(y, mean)), float(model.log_likelihood(y, unconditional))
     )
+
+
+# ---- low-dose CT -----------------------------------------------------------------------------
+
+
+def test_affine():
+    f = fm.Affine(2.0, -0.5)
+    x = normal(2, 1, 4, 3)
+    assert torch.equal(f(x), 2 * x - 0.5)
+    chain = fm.MatrixOperator(normal(3, 12), event_shape=(1, 4, 3)) @ f
+    assert chain.event_shape == (1, 4, 3)
+    assert chain.input_shape((3,)) == (1, 4, 3)
+    for bad in (0, math.nan):
+        with pytest.raises(ValueError, match="scale"):
+            fm.Affine(bad, 1.0)
+    with pytest.raises(TypeError, match="shift"):
+        fm.Affine(1.0, x)
+
+
+def test_affine_gaussian_observations_are_linear_gaussian():
+    A = fm.MatrixOperator(normal(3, 4))
+    x, y = normal(5, 4, seed=1), normal(1, 3, seed=2)
+    root = normal(3, 3, seed=4)
+    f = fm.Affine(0.5, 2.0)
+    for operator in (A @ f, f @ A, f @ (A @ f), A @ (f @ f)):
+        for noise in (fm.Gaussian(0.3), fm.CorrelatedGaussian(root @ root.T)):
+            model = fm.Observation(operator, noise)
+            linear, moved = model.linear_gaussian(y)
+            difference = linear.log_likelihood(moved, x) - model.log_likelihood(y, x)
+            torch.testing.assert_close(difference, difference[:1].expand(5), atol=1e-9, rtol=0)
+
+
+def test_low_dose_ct_in_hounsfield_units():
+    A = fm.Tomography((9, 7), [0, 40.0, 90, 130], pixel_spacing=8.0)
+    hu = 200 * normal(3, 1, 9, 7)
+    projector = A @ fm.attenuation_operator()
+    torch.testing.assert_close(projector(hu), A(fm.hounsfield_to_attenuation(hu)))
+    model = fm.Observation(projector, fm.Transmission(1e6, 20.0))
+    assert model.event_shape == (1, 9, 7)
+    counts = model.simulate(hu[:1], rng())
+    linear, p = fm.log_transmission(projector, counts, 1e6, 20.0)
+    whitened = linear.residual(p, hu[:1]) / linear.sigma
+    rays = whitened.numel()
+    assert abs(float(whitened.square().mean()) - 1) < 5 * math.sqrt(2 / rays)
+    expected, factor = fm.hounsfield_sinogram(A, ((counts - 20) / 1e6).log().neg())
+    torch.testing.assert_close(p * factor, expected)
+    # With many counts both densities have the same shape around the truth.
+    steps = hu[:1] + 3 * normal(4, 1, 9, 7, seed=5)
+    gaussian = linear.log_likelihood(p, steps) - linear.log_likelihood(p, hu[:1])
+    poisson = model.log_likelihood(counts, steps) - model.log_likelihood(counts, hu[:1])
+    torch.testing.assert_close(gaussian, poisson, rtol=0.02, atol=0.02)
+
+
+def test_log_transmission_of_empty_rays():
+    counts = torch.tensor([[4.0, 0.0, 1.0]])
+    A = fm.MatrixOperator(normal(3, 4))
+    with pytest.raises(ValueError, match=r"1 impossible entries of 3, the first at index \(0, 1\)"):
+        fm.log_transmission(A, counts, 10.0)
+    model, p = fm.log_transmission(A, counts, 10.0, least=0.5)
+    torch.testing.assert_close(p, (10 / torch.tensor([[4.0, 0.5, 1.0]])).log())
+    torch.testing.assert_close(model.sigma, torch.tensor([0.25, 2.0, 1.0]).sqrt())
+    with pytest.raises(ValueError, match="2 measurements"):
+        fm.log_transmission(A, counts.expand(2, 3), 10.0)
+    with pytest.raises(ValueError, match="not affine"):
+        fm.log_transmission(Square(), counts, 10.0)
+
+
+class Square(fm.Operator):
+    def _apply(self, x):
+        return x.square()

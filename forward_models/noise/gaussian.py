@@ -79,8 +79,8 @@ class CorrelatedGaussian(Noise):
     log p(y | z) = -1/2 [ |W (y - z)|^2 + log det covariance + M log(2 pi) ],   W = L^-1,
 
     exact. Over a linear operator A an observation of y is exactly `LinearGaussian` with the
-    operator W A, the measurement W y and sigma = 1: whitening; an affine one likewise. Cost O(M^2) a measurement, O(M^3)
-    once.
+    operator W A, the measurement W y and sigma = 1: whitening; an affine one likewise. Cost
+    O(M^2) a measurement, O(M^3) once.
 
     Args:
         covariance: (M, M), symmetric positive definite, in the squared unit of y; the entries of a

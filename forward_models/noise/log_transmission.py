@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..affine import linear_part
@@ -27,11 +26,10 @@ def log_transmission(
 
         p = -log((y - b) / I0),    Var[p] ~ y / (y - b)^2    (1 / y without background).
 
-    An approximation to `Transmission`, good where every ray has many counts: the bias of p is near
-    1 / (2 y), and 1 / y for y is what makes it Gaussian. In exchange every method for linear
-    operators serves. Through an affine operator, such as
-    `tomography @ attenuation_operator()` for images in Hounsfield units, the data are shifted by
-    what the zero image gives, so that they are linear in the image; exact.
+    An approximation to `Transmission` for rays with many counts: p is biased by about 1 / (2 y),
+    and skew. In exchange every method for linear operators serves. For an affine operator, such as
+    `tomography @ attenuation_operator()` of images in Hounsfield units, what the zero image gives
+    is taken off p, so that the data are linear in the image.
 
     Args:
         operator: the projector, linear or affine, of which z are the line integrals.

@@ -1,5 +1,6 @@
 """Computed tomography: line integrals of an image, and the classical ways back."""
 
+from .attenuation import attenuation_operator
 from .fan import FanBeam
 from .fbp import fbp
 from .hounsfield import (
@@ -14,6 +15,7 @@ __all__ = [
     "FanBeam",
     "SliceStack",
     "Tomography",
+    "attenuation_operator",
     "attenuation_to_hounsfield",
     "fbp",
     "hounsfield_sinogram",
