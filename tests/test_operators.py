@@ -88,8 +88,10 @@ def test_shapes_dtypes_and_batches(case, dtype):
     x = draw(A, shape, 3, dtype)
     before = x.clone()
     y = A(x)
+    measured = y.clone()
     back = A.adjoint(y)
     assert torch.equal(x, before)
+    assert torch.equal(y, measured)
     assert y.shape[1:] == A.output_shape(shape)
     assert A.measurement_shape in (None, y.shape[1:])
     assert back.shape == x.shape
@@ -292,7 +294,16 @@ def test_use_in_inference_mode_does_not_spoil_a_later_gradient():
 
 
 def test_torch_func():
-    for name in ("tomography", "mask", "blur-reflect", "matrix"):
+    for name in (
+        "tomography",
+        "mask",
+        "blur-reflect",
+        "matrix",
+        "cosine",
+        "single-pixel",
+        "rows-fourier-real",
+        "from-function",
+    ):
         make, shape = OPERATORS[name]
         A = make()
         x, v = normal(2, *shape), normal(2, *shape, seed=1)

@@ -63,7 +63,7 @@ class CosineTransform(Orthonormal):
         self._rows, self._columns = _Axis(height), _Axis(width)
 
     def _apply(self, x: Tensor) -> Tensor:
-        return self._rows.apply(self._columns.apply(x).mT).mT
+        return self._columns.apply(self._rows.apply(x.mT).mT)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._columns.inverse(self._rows.inverse(y.mT).mT)

@@ -8,7 +8,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape
+from ..checks import Constant, Shape, check_shape
 from ..linear import SVD, LinearOperator
 from .hadamard import check_power_of_two, sequency_order, walsh_hadamard
 from .orthonormal import check_image_shape
@@ -132,9 +132,11 @@ class SinglePixel(LinearOperator):
             if given not in get_args(known):
                 raise ValueError(f"unknown {name} {given!r}; known: {', '.join(get_args(known))}")
         self.pixels = height * width
-        count = self.pixels if patterns is None else patterns
-        if isinstance(count, bool) or not isinstance(count, int) or not 0 < count <= self.pixels:
-            raise ValueError(f"patterns must be in 1 ... {self.pixels}, got {count}")
+        (count,) = (self.pixels,) if patterns is None else check_shape("patterns", (patterns,))
+        if count > self.pixels:
+            raise ValueError(
+                f"patterns must be at most the number of pixels, {self.pixels}, got {count}"
+            )
         self.values, self.ordering = values, ordering
         self.event_shape = shape
         self.count_shape = self.measurement_shape = (channels, count)
