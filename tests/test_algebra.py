@@ -1,5 +1,6 @@
 """Operators made of operators: sums, products, stacks, normal operators, norms."""
 
+import numpy as np
 import pytest
 import torch
 from operator_cases import KERNEL, SOFT, Dft, normal
@@ -13,6 +14,7 @@ def test_algebra_equals_matrices():
     x = normal(2, 6, seed=5)
     torch.testing.assert_close((A @ B + 2 * C)(x), x @ (a @ b + 2 * c).T)
     torch.testing.assert_close((A @ B - C).T(normal(2, 4)), normal(2, 4) @ (a @ b - c))
+    torch.testing.assert_close((C * np.float32(0.5))(x), 0.5 * C(x))
     S = fm.Stack([B, C])
     torch.testing.assert_close(S(x), x @ torch.cat([b, c]).T)
     assert [p.shape for p in S.split(S(x))] == [(2, 5), (2, 4)]

@@ -6,6 +6,7 @@ import math
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, overload
 
 import torch
@@ -115,7 +116,7 @@ class LinearOperator(Operator):
         """c * A for a real number c."""
         from .algebra import Scaled
 
-        return Scaled(self, factor) if isinstance(factor, (int, float)) else NotImplemented
+        return Scaled(self, float(factor)) if isinstance(factor, Real) else NotImplemented
 
     __rmul__ = __mul__
 
