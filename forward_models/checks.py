@@ -95,6 +95,15 @@ def check_shape(name: str, shape: Sequence[int]) -> Shape:
     return tuple(int(n) for n in sizes)
 
 
+def check_number(name: str, value: float) -> float:
+    """Return `value` as a float if it is a finite number, else raise."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not -float("inf") < value < float("inf"):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
 def check_positive(name: str, value: float) -> float:
     """Return `value` as a float if it is a positive finite number, else raise."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -106,6 +106,13 @@ class Operator(ABC):
         return Chain(self, other) if isinstance(other, Operator) else NotImplemented
 
 
+class Pointwise(Operator):
+    """An operator that maps every entry alone, y_i = f(x_i): a tone curve, a modulus.
+
+    It keeps the shape, and after another operator it keeps which entries carry data.
+    """
+
+
 @final
 class Chain(Operator):
     """f @ g: x -> f(g(x)), where at least one of the two is not linear.
@@ -131,7 +138,8 @@ class Chain(Operator):
             raise ValueError(
                 f"the inner operator gives {middle}, the outer one takes {outer.event_shape}"
             )
-        self.measurement_ndim = outer.measurement_ndim
+        last = inner if isinstance(outer, Pointwise) else outer
+        self.measurement_ndim = last.measurement_ndim
         self.measurement_shape = outer.measurement_shape
         if self.measurement_shape is None and middle is not None:
             self.measurement_shape = outer.output_shape(middle)
@@ -152,4 +160,4 @@ class Chain(Operator):
 
     @property
     def measured(self) -> Tensor | None:
-        return self.outer.measured
+        return (self.inner if isinstance(self.outer, Pointwise) else self.outer).measured

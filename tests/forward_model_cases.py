@@ -108,7 +108,39 @@ NOISE: dict[str, Case] = {
     "speckle": Case(lambda: fm.Observation(fm.Identity(), fm.GammaSpeckle(3)), images(1, 9, 7)),
 }
 
-NONLINEAR: dict[str, Case] = {}
+NONLINEAR: dict[str, Case] = {
+    "phase-retrieval": Case(
+        lambda: fm.Observation(fm.PhaseRetrieval(1.5), fm.Gaussian(0.3)), images(1, 6, 5)
+    ),
+    "coded-diffraction": Case(
+        lambda: fm.Observation(
+            fm.Intensity() @ fm.CodedDiffraction(fm.coded_masks(2, SMALL, generator=rng())),
+            fm.Gaussian(0.5),
+        ),
+        spectra(1, 9, 7),
+    ),
+    "hdr": Case(
+        lambda: fm.Observation(fm.HighDynamicRange(1.2), fm.Gaussian(0.2)), images(3, 5, 4)
+    ),
+    "hdr-of-seen": Case(
+        lambda: fm.Observation(fm.Reinhard() @ fm.Inpainting(SOFT), fm.Gaussian(0.2)),
+        images(1, 9, 7),
+    ),
+    "jpeg": Case(
+        lambda: fm.Observation(fm.JPEG(30, rounding="soft"), fm.Gaussian(0.2)), images(3, 9, 7)
+    ),
+    "jpeg-rounded": Case(
+        lambda: fm.Observation(fm.JPEG(30), fm.Gaussian(0.2)),
+        images(3, 9, 7), differentiable=False, single=None,
+    ),
+    "camera-blur": Case(
+        lambda: fm.Observation(fm.CameraBlur(fm.gaussian_kernel(0.8)), fm.Gaussian(0.2)),
+        images(1, 6, 7),
+    ),
+    "simulator": Case(
+        lambda: fm.from_simulator(torch.tanh, fm.Gaussian(0.2), (2, 3, 4)), images(2, 3, 4)
+    ),
+}  # fmt: skip
 
 CLASSIFIERS: dict[str, Case] = {
     "classifier": Case(lambda: fm.Classifier(small(), 3, (1, 8, 8)), images(1, 8, 8)),

@@ -233,7 +233,24 @@ SENSING: dict[str, Case] = {
     "bernoulli-sensing": (lambda: fm.bernoulli_sensing(6, (2, 3, 4), rng()), (2, 3, 4)),
 }
 
-OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI | SENSING
+PROBE = normal(4, 3, dtype=torch.complex128, seed=11)
+WINDOWS = torch.tensor([[0, 0], [3, 2], [5, 1], [2, 4]])
+
+WAVES: dict[str, Case] = {
+    "coded-diffraction": (
+        lambda: fm.CodedDiffraction(fm.coded_masks(3, SMALL, generator=rng())),
+        (2, 9, 7),
+    ),
+    "coded-diffraction-real": (
+        lambda: fm.CodedDiffraction(SOFT[None]) @ fm.RealToComplex(),
+        (1, 9, 7),
+    ),
+    "angular-spectrum": (lambda: fm.AngularSpectrum(0.6, 2.0, 30.0), (2, 9, 7)),
+    "angular-spectrum-fine": (lambda: fm.AngularSpectrum(0.6, 0.3, 0.1), (1, 9, 7)),
+    "ptychography": (lambda: fm.Ptychography(PROBE, WINDOWS, SMALL), (1, 9, 7)),
+}
+
+OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI | SENSING | WAVES
 
 Shape3 = tuple[int, int, int]
 
@@ -304,4 +321,14 @@ GRID |= {
     ),
     "hadamard": lambda shape: fm.HadamardTransform(shape) if powers_of_two(shape) else None,
     "single-pixel": lambda shape: fm.SinglePixel(shape) if powers_of_two(shape) else None,
+}
+
+GRID |= {
+    "angular-spectrum": lambda shape: fm.AngularSpectrum(0.6, 2.0, 30.0),
+    "coded-diffraction": lambda shape: fm.CodedDiffraction(
+        fm.coded_masks(2, shape[1:], generator=rng())
+    ),
+    "ptychography": lambda shape: (
+        fm.Ptychography(PROBE[:1], WINDOWS[:3], shape[1:]) if min(shape[1:]) > 5 else None
+    ),
 }
