@@ -330,3 +330,117 @@ def test_nufft_refuses_what_it_cannot_serve(monkeypatch):
     monkeypatch.setitem(sys.modules, "finufft", None)
     with pytest.raises(ImportError, match=r"inverse\[mri\]"):
         fm.Nufft((8, 8), torch.zeros(3, 2))
+
+
+# ---- coil sensitivities ---------------------------------------------------------------------
+
+
+def coils_and_object(height, width, coils=6):
+    """Smooth complex sensitivities around an ellipse with some structure."""
+    row = ((torch.arange(height, dtype=torch.float64) - height // 2) / height)[:, None]
+    column = (torch.arange(width, dtype=torch.float64) - width // 2) / width
+    maps = []
+    for angle in torch.arange(coils, dtype=torch.float64) * 2 * math.pi / coils:
+        sin, cos = angle.sin(), angle.cos()
+        distance = (row - 0.6 * sin).square() + (column - 0.6 * cos).square()
+        maps.append(torch.polar(torch.exp(-2 * distance), 2.5 * (cos * row + sin * column) + angle))
+    inside = (row / 0.38).square() + (column / 0.33).square() < 1
+    structure = 1 + 0.3 * torch.cos(20 * row) * torch.cos(25 * column)
+    return torch.stack(maps), inside * structure
+
+
+@pytest.mark.parametrize("size", [(48, 40), (33, 47)])
+def test_espirit_finds_smooth_maps(size):
+    true, image = coils_and_object(*size)
+    true = true / torch.linalg.vector_norm(true, dim=0)
+    kspace = fm.to_kspace(true * image)
+    maps, eigenvalues = fm.espirit(kspace, 16, kernel=5, threshold=0.001)
+    inside = image > 0
+    # The sine of the angle between estimate and truth, whatever their phases.
+    cosine = (maps.conj() * true).sum(0).abs()
+    error = (1 - cosine.square()).clamp(min=0).sqrt()[inside]
+    assert float(error.max()) < 0.005
+    assert float(error.median()) < 0.001
+    assert float(eigenvalues[inside].min()) > 0.999
+    assert float(eigenvalues.max()) < 1 + 1e-9
+    found = torch.linalg.vector_norm(maps, dim=0)
+    torch.testing.assert_close(found[eigenvalues > 0.9], torch.ones_like(found[eigenvalues > 0.9]))
+    assert float(found[eigenvalues <= 0.9].sum()) == 0
+    # The image in these coordinates is the true one up to that smooth phase.
+    back = fm.MultiCoilMRI(torch.ones(size), maps).adjoint(kspace[None])[0, 0]
+    assert float((back.abs() - image).norm() / image.norm()) < 1e-3
+    again = fm.espirit(kspace.to(torch.complex64), 16, kernel=5, threshold=0.001).maps
+    assert again.dtype == torch.complex64
+    torch.testing.assert_close(again.to(COMPLEX)[:, inside], maps[:, inside], atol=1e-3, rtol=0)
+
+
+def test_the_phase_reference_is_the_principal_virtual_coil():
+    true, image = coils_and_object(40, 32)
+    kspace = fm.to_kspace(true * image * torch.polar(torch.ones(40, 32).double(), image))
+    maps = fm.espirit(kspace, 16, kernel=5).maps
+    center = kspace[:, 12:28, 8:24].reshape(6, -1)
+    u = torch.linalg.svd(center, full_matrices=False)[0][:, 0]
+    virtual = (u.conj()[:, None, None] * maps).sum(0)
+    relative = virtual / virtual[20, 16]
+    assert float(relative.imag.abs().max()) < 1e-9
+    assert float(relative.real.min()) > -1e-9
+
+
+def test_espirit_equals_sigpy():
+    mri = pytest.importorskip("sigpy.mri")
+    true, image = coils_and_object(48, 40)
+    kspace = fm.to_kspace(true * image)
+    kspace = kspace + 1e-4 * kspace.abs().max() * normal(6, 48, 40, dtype=COMPLEX)
+    maps, eigenvalues = fm.espirit(kspace, 20, crop=0.9)
+    theirs, values = mri.app.EspiritCalib(
+        kspace.numpy(), calib_width=20, crop=0.9, output_eigenvalue=True, show_pbar=False
+    ).run()
+    inside = image > 0
+    torch.testing.assert_close(eigenvalues[inside], torch.from_numpy(values[0])[inside],
+                               atol=1e-4, rtol=0)  # fmt: skip
+    cosine = (maps.conj() * torch.from_numpy(theirs)).sum(0).abs()[inside]
+    assert float(cosine.min()) > 1 - 1e-6
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_cg_sense(scale):
+    true, image = coils_and_object(32, 24)
+    x = torch.polar(image, image)[None, None]
+    A = fm.MultiCoilMRI(fm.equispaced_lines(24, 2, 6), scale * true)
+    y = A(x)
+    found = fm.cg_sense(A, y, 0.0, tolerance=1e-13, max_iterations=500)
+    assert float((found - x).norm() / x.norm()) < 1e-6
+    hole = torch.where(A.measured, y, torch.nan)
+    noisy = fm.cg_sense(A, hole, 0.1, tolerance=1e-13)
+    exact = A.adjoint(A.solve(y, 1.0, 0.1, tolerance=1e-13))
+    torch.testing.assert_close(noisy, exact, rtol=1e-8, atol=1e-9)
+    off = fm.Nufft((32, 24), fm.radial_trajectory(24, 64)) @ fm.CoilSensitivities(scale * true)
+    y = off(x)
+    found = fm.cg_sense(off, y, 0.1, tolerance=1e-13)
+    gradient = off.adjoint(off(found) - y) + 0.1 * found
+    assert float(gradient.norm() / off.adjoint(y).norm()) < 1e-11
+    with pytest.raises(ValueError, match="regularization"):
+        fm.cg_sense(A, y, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"calibration": 50}, "larger"),
+        ({"calibration": 4}, "kernel 6 exceeds"),
+        ({"threshold": 1.0}, "threshold"),
+        ({"crop": -0.1}, "crop"),
+        ({"hole": True}, "fully sampled"),
+        ({"noise": True, "crop": 0.999}, "no pixel"),
+    ],
+)
+def test_espirit_refuses_what_it_cannot_use(change, match):
+    settings = dict(change)
+    kspace = normal(3, 24, 24, dtype=COMPLEX)
+    if settings.pop("hole", False):
+        kspace[:, 12, 12] = 0
+    if settings.pop("noise", False):
+        settings["threshold"] = 0.9
+    settings.setdefault("calibration", 16)
+    with pytest.raises(ValueError, match=match):
+        fm.espirit(kspace, **settings)

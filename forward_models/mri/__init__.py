@@ -1,7 +1,9 @@
 """Magnetic resonance imaging: k-space on a grid and off it, coils, masks, trajectories."""
 
 from .cartesian import MRI, MultiCoilMRI
+from .classical import cg_sense
 from .coils import CoilSensitivities, noise_covariance, prewhiten, root_sum_of_squares
+from .espirit import CoilMaps, espirit
 from .fourier import CenteredFourier, to_image, to_kspace
 from .masks import (
     acceleration,
@@ -19,12 +21,15 @@ __all__ = [
     "MRI",
     "CenteredFourier",
     "ChannelsToComplex",
+    "CoilMaps",
     "CoilSensitivities",
     "MultiCoilMRI",
     "Nufft",
     "RealToComplex",
     "acceleration",
+    "cg_sense",
     "equispaced_lines",
+    "espirit",
     "gaussian_lines",
     "interferometer_trajectory",
     "noise_covariance",

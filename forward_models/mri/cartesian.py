@@ -63,6 +63,7 @@ class MRI(LinearOperator):
 
     def __init__(self, mask: Tensor, image_shape: Shape | None = None) -> None:
         self._mask = Constant(check_mask(mask))
+        self._weight = Constant(self._mask.value.to(torch.float64))
         shape = (
             tuple(mask.shape) if image_shape is None else check_shape("image_shape", image_shape)
         )
@@ -90,15 +91,12 @@ class MRI(LinearOperator):
     def input_shape(self, measurement_shape: Shape) -> Shape:
         return self.output_shape(measurement_shape)
 
-    def _sample(self, k: Tensor) -> Tensor:
-        # torch.where, not a product: what stands in entries that were not measured may be NaN.
-        return torch.where(self._mask.like(k), k, 0)
-
     def _apply(self, x: Tensor) -> Tensor:
-        return self._sample(to_kspace(x))
+        return to_kspace(x) * self._weight.like(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return to_image(self._sample(y))
+        # torch.where, not a product: what stands in entries that were not measured may be NaN.
+        return to_image(torch.where(self._mask.like(y), y, 0))
 
     def _gram_diagonal(self, y: Tensor) -> Tensor:
         return self._mask.like(y).to(y.dtype.to_real())
@@ -144,9 +142,10 @@ class MultiCoilMRI(LinearOperator):
 
     def __init__(self, mask: Tensor, maps: Tensor) -> None:
         self._mask = Constant(check_mask(mask))
+        weight = self._mask.value.to(torch.float64)
+        self._weight = Constant(weight)
         # The same samples in the order of an unshifted transform.
-        axes = tuple(range(mask.ndim))
-        self._unshifted = Constant(torch.fft.ifftshift(self._mask.value, axes))
+        self._unshifted = Constant(torch.fft.ifftshift(weight, tuple(range(mask.ndim))))
         self._maps = Constant(check_maps(maps))
         if maps.shape[-mask.ndim :] != mask.shape:
             raise ValueError(
@@ -167,7 +166,7 @@ class MultiCoilMRI(LinearOperator):
         return self._maps.value
 
     def _apply(self, x: Tensor) -> Tensor:
-        return torch.where(self._mask.like(x), to_kspace(self._maps.like(x) * x), 0)
+        return to_kspace(self._maps.like(x) * x) * self._weight.like(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         images = to_image(torch.where(self._mask.like(y), y, 0))
@@ -175,9 +174,9 @@ class MultiCoilMRI(LinearOperator):
 
     def _normal(self, x: Tensor) -> Tensor:
         """sum_c conj(S_c) F^H m F S_c x: a circular convolution, which no shift of axes changes."""
-        maps, sampled = self._maps.like(x), self._unshifted.like(x)
-        axes = (-1,) if sampled.ndim == 1 else (-2, -1)
-        k = torch.where(sampled, torch.fft.fftn(maps * x, dim=axes), 0)
+        maps, weight = self._maps.like(x), self._unshifted.like(x)
+        axes = (-1,) if weight.ndim == 1 else (-2, -1)
+        k = torch.fft.fftn(maps * x, dim=axes) * weight
         return (maps.conj() * torch.fft.ifftn(k, dim=axes)).sum(1, keepdim=True)
 
     @property
