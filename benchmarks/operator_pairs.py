@@ -66,6 +66,50 @@ def _blur(kernel: Tensor, padding: Any) -> Pair:
     )
 
 
+def _coil_maps(size: int) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(8, size, size, generator=generator, dtype=torch.complex64)
+
+
+def _channels(y: Tensor) -> Tensor:
+    """Complex (B, C, H, W) as real (B, 2, C, H, W), without a copy."""
+    return torch.view_as_real(y).movedim(-1, 1)
+
+
+def _single_coil(size: int, A: Any) -> Projector:
+    other = _physics().MRI(mask=_mask(size).float()[None, None], img_size=(2, size, size))
+    return (lambda x: other.A(x), lambda y: other.A_adjoint(_channels(y)[:, :, 0]))
+
+
+def _multi_coil(size: int, A: Any) -> Projector:
+    other = _physics().MultiCoilMRI(
+        mask=_mask(size).float()[None, None], coil_maps=_coil_maps(size)[None],
+        img_size=(2, size, size),
+    )  # fmt: skip
+    return (
+        lambda x: other.A(x),
+        lambda y: other.A_adjoint(_channels(y)),
+    )
+
+
+def _spokes(size: int) -> Tensor:
+    return fm.radial_trajectory(size // 4, 2 * size)
+
+
+def _finufft(size: int, A: Any) -> Projector:
+    import finufft
+
+    k = 2 * torch.pi * _spokes(size).float()
+    rows, columns = (axis.contiguous().numpy() for axis in k.T)
+    settings = {"eps": 1e-6, "nthreads": torch.get_num_threads()}
+    return (
+        lambda x: finufft.nufft2d2(rows, columns, x[:, 0].numpy(), isign=-1, **settings),
+        lambda y: finufft.nufft2d1(
+            rows, columns, y[:, 0].numpy(), (size, size), isign=1, **settings
+        ),
+    )
+
+
 PAIRS: list[Pair] = [
     Pair(
         "mask",
@@ -91,5 +135,24 @@ PAIRS: list[Pair] = [
                 )
             )
         },
+    ),
+    Pair(
+        "MRI, one coil",
+        lambda n: fm.MRI(_mask(n)) @ fm.ChannelsToComplex(),
+        {"deepinv": _single_coil},
+        channels=2,
+    ),
+    Pair(
+        "MRI, 8 coils",
+        lambda n: fm.MultiCoilMRI(_mask(n), _coil_maps(n)) @ fm.ChannelsToComplex(),
+        {"deepinv": _multi_coil},
+        channels=2,
+    ),
+    Pair(
+        "MRI, n / 4 radial spokes of 2 n samples",
+        lambda n: fm.Nufft((n, n), _spokes(n)),
+        {"finufft alone": _finufft},
+        channels=1,
+        complex=True,
     ),
 ]

@@ -34,13 +34,28 @@ def check_mask(mask: Tensor) -> Tensor:
     return sampled
 
 
+def _unshifted(mask: Tensor) -> Constant:
+    """m in the order of a transform with its origin at index 0."""
+    return Constant(torch.fft.ifftshift(mask.to(torch.float64), tuple(range(mask.ndim))))
+
+
+def _convolve(x: Tensor, unshifted: Constant) -> Tensor:
+    """F^H m F x: a circular convolution, which no shift of axes changes.
+
+    A mask of whole lines acts along the last axis alone.
+    """
+    weight = unshifted.like(x)
+    axes = tuple(range(-weight.ndim, 0))
+    return torch.fft.ifftn(torch.fft.fftn(x, dim=axes) * weight, dim=axes)
+
+
 @final
 class MRI(LinearOperator):
     """y = m * F x: single-coil Cartesian k-space, zero where it is not sampled.
 
     F is the centred unitary transform of `CenteredFourier`; x and y are complex, (1, H, W). Only
-    entries with m = 1 are data (`measured`); the others are ignored by the adjoint, which is the
-    zero-filled reconstruction F^H (m * y). A A^H = diag(m): `solve` with C = c I is one division,
+    entries with m = 1 are data (`measured`). The adjoint is the zero-filled reconstruction
+    F^H (m * y). A A^H = diag(m): `solve` with C = c I is one division,
     and the singular values are 1. Cost: one fast Fourier transform.
 
     Images that a prior knows as real, or as two real channels, come in through
@@ -62,8 +77,9 @@ class MRI(LinearOperator):
     measurement_field: Field = "complex"
 
     def __init__(self, mask: Tensor, image_shape: Shape | None = None) -> None:
-        self._mask = Constant(check_mask(mask))
-        self._weight = Constant(self._mask.value.to(torch.float64))
+        self._mask = check_mask(mask).clone()
+        self._weight = Constant(self._mask.to(torch.float64))
+        self._unshifted = _unshifted(self._mask)
         shape = (
             tuple(mask.shape) if image_shape is None else check_shape("image_shape", image_shape)
         )
@@ -78,7 +94,7 @@ class MRI(LinearOperator):
     @property
     def mask(self) -> Tensor:
         """m, bool, (H, W) or (W,)."""
-        return self._mask.value
+        return self._mask
 
     def output_shape(self, event_shape: Shape) -> Shape:
         if event_shape[0] != 1 or event_shape[-self.mask.ndim :] != self.mask.shape:
@@ -95,11 +111,13 @@ class MRI(LinearOperator):
         return to_kspace(x) * self._weight.like(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        # torch.where, not a product: what stands in entries that were not measured may be NaN.
-        return to_image(torch.where(self._mask.like(y), y, 0))
+        return to_image(y * self._weight.like(y))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return _convolve(x, self._unshifted)
 
     def _gram_diagonal(self, y: Tensor) -> Tensor:
-        return self._mask.like(y).to(y.dtype.to_real())
+        return self._weight.like(y)
 
     @property
     def measured(self) -> Tensor:
@@ -141,11 +159,9 @@ class MultiCoilMRI(LinearOperator):
     measurement_field: Field = "complex"
 
     def __init__(self, mask: Tensor, maps: Tensor) -> None:
-        self._mask = Constant(check_mask(mask))
-        weight = self._mask.value.to(torch.float64)
-        self._weight = Constant(weight)
-        # The same samples in the order of an unshifted transform.
-        self._unshifted = Constant(torch.fft.ifftshift(weight, tuple(range(mask.ndim))))
+        self._mask = check_mask(mask).clone()
+        self._weight = Constant(self._mask.to(torch.float64))
+        self._unshifted = _unshifted(self._mask)
         self._maps = Constant(check_maps(maps))
         if maps.shape[-mask.ndim :] != mask.shape:
             raise ValueError(
@@ -158,7 +174,7 @@ class MultiCoilMRI(LinearOperator):
     @property
     def mask(self) -> Tensor:
         """m, bool, (H, W) or (W,)."""
-        return self._mask.value
+        return self._mask
 
     @property
     def maps(self) -> Tensor:
@@ -169,15 +185,12 @@ class MultiCoilMRI(LinearOperator):
         return to_kspace(self._maps.like(x) * x) * self._weight.like(x)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        images = to_image(torch.where(self._mask.like(y), y, 0))
+        images = to_image(y * self._weight.like(y))
         return (self._maps.like(y).conj() * images).sum(1, keepdim=True)
 
     def _normal(self, x: Tensor) -> Tensor:
-        """sum_c conj(S_c) F^H m F S_c x: a circular convolution, which no shift of axes changes."""
-        maps, weight = self._maps.like(x), self._unshifted.like(x)
-        axes = (-1,) if weight.ndim == 1 else (-2, -1)
-        k = torch.fft.fftn(maps * x, dim=axes) * weight
-        return (maps.conj() * torch.fft.ifftn(k, dim=axes)).sum(1, keepdim=True)
+        maps = self._maps.like(x)
+        return (maps.conj() * _convolve(maps * x, self._unshifted)).sum(1, keepdim=True)
 
     @property
     def measured(self) -> Tensor:

@@ -9,6 +9,8 @@ j stands for (j - n // 2) / n cycles per pixel.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import final
 
 import torch
@@ -20,16 +22,35 @@ from ..linear import SVD, LinearOperator
 _PLANE = (-2, -1)
 
 
+@lru_cache(maxsize=16)
+def _signs(height: int, width: int) -> tuple[Constant, Constant]:
+    """s = (-1)^(i + j) and (-1)^(H / 2 + W / 2) s, (H, W)."""
+    s = 1.0 - 2.0 * ((torch.arange(height)[:, None] + torch.arange(width)) % 2).double()
+    return Constant(s), Constant(s * (-1) ** (height // 2 + width // 2))
+
+
+def _centered(transform: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """The transform between centred axes.
+
+    For even sizes a shift by half of an axis is a change of sign of every other sample of the
+    transform: exact, and faster than moving the data.
+    """
+    height, width = x.shape[-2:]
+    if height % 2 or width % 2:
+        shifted = transform(torch.fft.ifftshift(x, _PLANE), norm="ortho")
+        return torch.fft.fftshift(shifted, _PLANE)
+    before, after = _signs(height, width)
+    return transform(x * before.like(x), norm="ortho") * after.like(x)
+
+
 def to_kspace(x: Tensor) -> Tensor:
     """F x over the last two axes: k = fftshift(fft2(ifftshift(x), norm="ortho"))."""
-    k = torch.fft.fft2(torch.fft.ifftshift(x, _PLANE), norm="ortho")
-    return torch.fft.fftshift(k, _PLANE)
+    return _centered(torch.fft.fft2, x)
 
 
 def to_image(k: Tensor) -> Tensor:
     """F^H k over the last two axes, the inverse of `to_kspace`."""
-    x = torch.fft.ifft2(torch.fft.ifftshift(k, _PLANE), norm="ortho")
-    return torch.fft.fftshift(x, _PLANE)
+    return _centered(torch.fft.ifft2, k)
 
 
 @final
