@@ -155,3 +155,19 @@ def test_solve_takes_an_operator_as_preconditioner():
     assert 3 * calls["near"] < calls[None]
     halved = A.solve(r, lambda x: x, 0.1, preconditioner=0.5 * fm.Identity())
     torch.testing.assert_close(halved, A.solve(r, 1.0, 0.1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["complete", "tall", "real-spectrum"])
+def test_closed_solves_keep_single_precision_at_high_signal_to_noise(name):
+    """What rounding leaves of r beside the range of A must not come back divided by S."""
+    A, shape = {
+        "complete": (fm.SinglePixel((1, 32, 32), 400), (1, 32, 32)),
+        "tall": (fm.MatrixOperator(normal(40, 10)), (10,)),
+        "real-spectrum": (fm.FourierTransform((1, 9, 8)), (1, 9, 8)),
+    }[name]
+    s = 1e-8 * A.norm() ** 2
+    r = A(1 + normal(2, *shape))
+    single = r.to(torch.complex64 if r.is_complex() else torch.float32)
+    expected = A.adjoint(A.solve(r, 1.0, s))
+    found = A.adjoint(A.solve(single, 1.0, s)).double()
+    assert float((found - expected).norm() / expected.norm()) < 1e-4

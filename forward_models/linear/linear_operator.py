@@ -259,8 +259,13 @@ class LinearOperator(Operator):
         values = svd.singular_values.to(device=r.device, dtype=r.dtype.to_real())
         z = svd.to_spectral_y(r)
         flat_c, flat_s = c.reshape(-1, 1), s.reshape(-1, 1)
+        v = svd.from_spectral_y(divide(z, flat_c * values**2 + flat_s))
+        if _real_numbers(z) == _real_numbers(r):
+            return v
+        # Twice, because what rounding leaves inside the range of A would be divided by S, too.
         outside = r - svd.from_spectral_y(z)
-        return svd.from_spectral_y(divide(z, flat_c * values**2 + flat_s)) + divide(outside, s)
+        outside = outside - svd.from_spectral_y(svd.to_spectral_y(outside))
+        return v + divide(outside, s)
 
     def _gram_diagonal(self, y: Tensor) -> Tensor | None:
         """The diagonal of A A^T, broadcastable to y, if A A^T is diagonal; else None."""
@@ -287,3 +292,7 @@ def _broadcasts(s: Tensor, r: Tensor) -> bool:
         return bool(torch.broadcast_shapes(s.shape, r.shape) == r.shape)
     except RuntimeError:
         return False
+
+
+def _real_numbers(a: Tensor) -> int:
+    return a.numel() * (2 if a.is_complex() else 1)
