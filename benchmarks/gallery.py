@@ -1,0 +1,210 @@
+"""Every forward model on one picture: what it records, and for linear ones A^T y as an inset.
+
+    python benchmarks/gallery.py --out benchmarks/results/gallery.png
+
+The picture is scikit-image's astronaut, 128 x 128. Complex values and diffraction patterns are
+shown as log-moduli, vectors as their values in reading order; every tile is stretched to its own
+range (0.5 to 99.5 % of its values).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import forward_models as fm
+
+SIZE = 128
+GREY, COLOUR = (1, SIZE, SIZE), (3, SIZE, SIZE)
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def pictures() -> dict[str, Tensor]:
+    """The picture (1, C, H, W) in [0, 1]: in colour, in grey, as a complex image."""
+    from skimage import data, transform
+
+    face = transform.resize(data.astronaut()[:256, 96:352], (SIZE, SIZE), anti_aliasing=True)
+    colour = torch.from_numpy(face).movedim(-1, 0)[None].float()
+    grey = fm.greyscale()(colour)
+    return {"colour": colour, "grey": grey, "complex": fm.RealToComplex()(grey)}
+
+
+def peaked(value: Tensor) -> bool:
+    """Whether a few values outshine all others, as in a diffraction pattern."""
+    return bool(value.min() >= 0) and bool(value.max() > 100 * value.median() > 0)
+
+
+def as_image(value: Tensor) -> np.ndarray:
+    """A measurement (C, ...) as something to look at, (h, w) or (h, w, 3)."""
+    value = value.detach()
+    if value.is_complex() or peaked(value):
+        value = (value.abs() / value.abs().max() + 1e-4).log()
+    if value.ndim == 2 and value.shape[0] == 1:
+        value = value.reshape(-1)
+    if value.ndim == 1:
+        side = math.ceil(math.sqrt(value.numel()))
+        value = torch.nn.functional.pad(value, (0, side**2 - value.numel())).reshape(side, side)
+    value = value.reshape(-1, *value.shape[-2:])
+    if value.shape[0] != 3:
+        columns = math.ceil(math.sqrt(value.shape[0]))
+        blank = value.new_full((columns * -(-len(value) // columns), *value.shape[1:]), value.min())
+        blank[: len(value)] = value
+        rows = blank.reshape(-1, columns, *value.shape[1:])
+        value = torch.cat([torch.cat(list(row), 1) for row in rows], 0)[None]
+    low, high = value.float().flatten().quantile(torch.tensor([0.005, 0.995]))
+    value = ((value - low) / (high - low)).clamp(0, 1) if high > low else 0 * value
+    return value.movedim(0, -1).squeeze(-1).float().numpy()
+
+
+def coil_maps(coils: int = 4) -> Tensor:
+    """Smooth complex sensitivities (coils, H, W) of coils around the picture."""
+    t = torch.linspace(-1, 1, SIZE, dtype=torch.float64)
+    angle = 2 * math.pi * torch.arange(coils) / coils
+    y, x = t[:, None] - angle.sin()[:, None, None], t[None, :] - angle.cos()[:, None, None]
+    return torch.polar(torch.exp(-(x.square() + y.square()) / 2), x - y)
+
+
+Maker = Callable[[], fm.Operator | fm.ForwardModel]
+
+
+def shaken() -> Tensor:
+    return fm.shake_kernel(15, generator=rng())
+
+
+def varying() -> fm.VaryingBlur:
+    kernels = torch.stack([fm.gaussian_kernel(s, 19) for s in (0.4, 1.0, 2.0, 3.0)])
+    return fm.VaryingBlur(kernels, fm.grid_weights(SIZE, SIZE, 2, 2))
+
+
+def noisy(noise: fm.Noise) -> Maker:
+    return lambda: fm.Observation(fm.Affine(0.9, 0.1), noise)
+
+
+def fan(detector: str) -> fm.FanBeam:
+    angles = [2.0 * a for a in range(180)]
+    return fm.FanBeam(
+        (SIZE, SIZE), angles, source_origin=300.0, source_detector=500.0, detector=detector
+    )
+
+
+# (room, title, which picture, maker). A new forward model is one line.
+MODELS: list[tuple[str, str, str, Maker]] = [
+    ("masks", "box", "colour", lambda: fm.Inpainting(fm.box_mask((SIZE, SIZE), 40, 40, 48, 48))),
+    ("masks", "random 30 %", "colour",
+     lambda: fm.Inpainting(fm.random_mask((SIZE, SIZE), 0.3, rng()))),
+    ("masks", "Bernoulli, each channel", "colour",
+     lambda: fm.Inpainting(fm.bernoulli_mask(COLOUR, 0.5, rng()))),
+    ("masks", "soft", "colour",
+     lambda: fm.Inpainting(torch.linspace(0, 1, SIZE).expand(SIZE, SIZE).contiguous())),
+    ("blur", "Gaussian", "colour", lambda: fm.Blur(fm.gaussian_kernel(2.0), "reflect")),
+    ("blur", "anisotropic", "colour",
+     lambda: fm.Blur(fm.anisotropic_gaussian_kernel(4.0, 1.0, 30.0), "reflect")),
+    ("blur", "motion", "colour", lambda: fm.Blur(fm.motion_kernel(15, 30), "replicate")),
+    ("blur", "camera shake", "colour", lambda: fm.Blur(shaken(), "constant")),
+    ("blur", "defocus", "colour", lambda: fm.Blur(fm.disk_kernel(4.5), "circular")),
+    ("blur", "varying in space", "colour", varying),
+    ("sampling", "4 x 4 boxes", "colour", lambda: fm.Downsampling(4)),
+    ("sampling", "bicubic x 1/4", "colour", lambda: fm.Resize(COLOUR, (32, 32))),
+    ("sampling", "blur and stride 3", "colour",
+     lambda: fm.Downsampling(3, fm.gaussian_kernel(1.5), "reflect", COLOUR)),
+    ("colour", "grey", "colour", lambda: fm.greyscale()),
+    ("colour", "two of three channels", "colour", lambda: fm.select_channels([0, 2], 3)),
+    ("colour", "Bayer mosaic", "colour", lambda: fm.BayerMosaic("RGGB")),
+    ("colour", "spectral responses", "colour",
+     lambda: fm.ChannelMixing(fm.gaussian_responses([620, 540, 460], [600, 500], 60.0))),
+    ("sensing", "random matrix", "grey", lambda: fm.gaussian_sensing(1024, GREY, rng())),
+    ("sensing", "rows of a DCT", "grey",
+     lambda: fm.Subsampled(fm.CosineTransform(GREY), torch.arange(2048))),
+    ("sensing", "rows of a Hadamard", "grey",
+     lambda: fm.Subsampled(fm.HadamardTransform(GREY), torch.randperm(SIZE**2, generator=rng())[:4096])),
+    ("sensing", "random convolution", "grey", lambda: fm.RandomConvolution(GREY, rng())),
+    ("sensing", "single pixel", "grey", lambda: fm.SinglePixel(GREY, 4096, values="signed")),
+    ("CT", "parallel beam", "grey",
+     lambda: fm.Tomography((SIZE, SIZE), torch.arange(0, 180, 1.0))),
+    ("CT", "fan beam, flat", "grey", lambda: fan("flat")),
+    ("CT", "fan beam, curved", "grey", lambda: fan("curved")),
+    ("CT", "limited angle", "grey", lambda: fm.Tomography((SIZE, SIZE), torch.arange(0, 60, 0.5))),
+    ("CT", "low dose: photons", "grey",
+     lambda: fm.Observation(
+         fm.Tomography((SIZE, SIZE), torch.arange(0, 180, 1.0), pixel_spacing=0.05),
+         fm.Transmission(300.0))),
+    ("MRI", "single coil, lines", "complex",
+     lambda: fm.MRI(fm.random_lines(SIZE, 4.0, center=12, generator=rng()))),
+    ("MRI", "4 coils, Poisson disc", "complex",
+     lambda: fm.MultiCoilMRI(fm.poisson_disc_mask((SIZE, SIZE), 6.0, center=16, generator=rng()), coil_maps())),
+    ("MRI", "radial", "complex", lambda: fm.Nufft((SIZE, SIZE), fm.radial_trajectory(40, 2 * SIZE))),
+    ("MRI", "spiral", "complex", lambda: fm.Nufft((SIZE, SIZE), fm.spiral_trajectory(8, 1024, 8.0))),
+    ("noise", "Gaussian", "grey", noisy(fm.Gaussian(0.1))),
+    ("noise", "Poisson", "grey", noisy(fm.Poisson(0.05))),
+#PG    ("noise", "Poisson-Gaussian", "grey", noisy(fm.PoissonGaussian(0.05, 0.05))),
+    ("noise", "Rician", "grey", noisy(fm.Rician(0.15))),
+    ("noise", "Laplace", "grey", noisy(fm.Laplace(0.1))),
+    ("noise", "log-normal", "grey", noisy(fm.LogNormal(0.3))),
+    ("noise", "speckle, 4 looks", "grey", noisy(fm.GammaSpeckle(4.0))),
+#PG    ("noise", "quantised", "grey", noisy(fm.Quantised(0.2, 0.05))),
+#PG    ("noise", "saturated", "grey", noisy(fm.Saturated(0.05, 0.2, 0.6))),
+    ("nonlinear", "phase retrieval", "grey", lambda: fm.PhaseRetrieval(2.0)),
+    ("nonlinear", "coded diffraction", "complex",
+     lambda: fm.Intensity() @ fm.CodedDiffraction(fm.coded_masks(4, (SIZE, SIZE), generator=rng()))),
+    ("nonlinear", "hologram", "grey",
+     lambda: fm.Intensity() @ fm.AngularSpectrum(0.5, 2.0, 600.0) @ fm.PhaseObject(1.0)),
+    ("nonlinear", "ptychography", "complex",
+     lambda: fm.Magnitude() @ fm.Ptychography(
+         fm.gaussian_kernel(8.0, 48).to(torch.complex128),
+         torch.cartesian_prod(*[torch.arange(0, 81, 40)] * 2), (SIZE, SIZE))),
+    ("nonlinear", "high dynamic range", "colour", lambda: fm.HighDynamicRange()),
+    ("nonlinear", "tone curve", "colour", lambda: fm.Sigmoid(10.0)),
+    ("nonlinear", "JPEG, quality 10", "colour", lambda: fm.JPEG(10)),
+    ("nonlinear", "blur in light", "colour", lambda: fm.CameraBlur(shaken(), exposure=2.0)),
+]  # fmt: skip
+
+
+def draw(out: Path, columns: int = 8) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    images = pictures()
+    tiles = [("", "the picture", as_image(images["colour"][0]), None)]
+    for room, title, kind, make in MODELS:
+        model = make()
+        x = images[kind]
+        y = model.simulate(x, rng()) if isinstance(model, fm.ForwardModel) else model.record(x)
+        back = as_image(model.adjoint(y)[0].abs()) if isinstance(model, fm.LinearOperator) else None
+        tiles.append((room, title, as_image(y[0]), back))
+    rows = -(-len(tiles) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.7 * columns, 1.95 * rows))
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (room, title, image, back) in zip(axes.flat, tiles, strict=False):
+        axis.imshow(image, cmap="gray", aspect="auto", interpolation="nearest")
+        axis.set_title(f"{room}: {title}" if room else title, fontsize=7, pad=2)
+        if back is not None:
+            inset = axis.inset_axes((0.62, 0.0, 0.38, 0.38))
+            inset.imshow(back, cmap="gray", aspect="auto")
+            inset.set_xticks([])
+            inset.set_yticks([])
+    figure.subplots_adjust(0.005, 0.005, 0.995, 0.975, wspace=0.04, hspace=0.14)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=110)
+    print(f"{len(tiles) - 1} forward models in {out}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/gallery.png")
+    draw(parser.parse_args().out)
+
+
+if __name__ == "__main__":
+    main()
