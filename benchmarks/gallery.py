@@ -80,6 +80,10 @@ def shaken() -> Tensor:
     return fm.shake_kernel(15, generator=rng())
 
 
+def some_rows(count: int) -> Tensor:
+    return torch.randperm(SIZE**2, generator=rng())[:count]
+
+
 def varying() -> fm.VaryingBlur:
     kernels = torch.stack([fm.gaussian_kernel(s, 19) for s in (0.4, 1.0, 2.0, 3.0)])
     return fm.VaryingBlur(kernels, fm.grid_weights(SIZE, SIZE, 2, 2))
@@ -125,7 +129,7 @@ MODELS: list[tuple[str, str, str, Maker]] = [
     ("sensing", "rows of a DCT", "grey",
      lambda: fm.Subsampled(fm.CosineTransform(GREY), torch.arange(2048))),
     ("sensing", "rows of a Hadamard", "grey",
-     lambda: fm.Subsampled(fm.HadamardTransform(GREY), torch.randperm(SIZE**2, generator=rng())[:4096])),
+     lambda: fm.Subsampled(fm.HadamardTransform(GREY), some_rows(4096))),
     ("sensing", "random convolution", "grey", lambda: fm.RandomConvolution(GREY, rng())),
     ("sensing", "single pixel", "grey", lambda: fm.SinglePixel(GREY, 4096, values="signed")),
     ("CT", "parallel beam", "grey",
@@ -140,9 +144,12 @@ MODELS: list[tuple[str, str, str, Maker]] = [
     ("MRI", "single coil, lines", "complex",
      lambda: fm.MRI(fm.random_lines(SIZE, 4.0, center=12, generator=rng()))),
     ("MRI", "4 coils, Poisson disc", "complex",
-     lambda: fm.MultiCoilMRI(fm.poisson_disc_mask((SIZE, SIZE), 6.0, center=16, generator=rng()), coil_maps())),
-    ("MRI", "radial", "complex", lambda: fm.Nufft((SIZE, SIZE), fm.radial_trajectory(40, 2 * SIZE))),
-    ("MRI", "spiral", "complex", lambda: fm.Nufft((SIZE, SIZE), fm.spiral_trajectory(8, 1024, 8.0))),
+     lambda: fm.MultiCoilMRI(
+         fm.poisson_disc_mask((SIZE, SIZE), 6.0, center=16, generator=rng()), coil_maps())),
+    ("MRI", "radial", "complex",
+     lambda: fm.Nufft((SIZE, SIZE), fm.radial_trajectory(40, 2 * SIZE))),
+    ("MRI", "spiral", "complex",
+     lambda: fm.Nufft((SIZE, SIZE), fm.spiral_trajectory(8, 1024, 8.0))),
     ("noise", "Gaussian", "grey", noisy(fm.Gaussian(0.1))),
     ("noise", "Poisson", "grey", noisy(fm.Poisson(0.05))),
 #PG    ("noise", "Poisson-Gaussian", "grey", noisy(fm.PoissonGaussian(0.05, 0.05))),
@@ -154,7 +161,8 @@ MODELS: list[tuple[str, str, str, Maker]] = [
 #PG    ("noise", "saturated", "grey", noisy(fm.Saturated(0.05, 0.2, 0.6))),
     ("nonlinear", "phase retrieval", "grey", lambda: fm.PhaseRetrieval(2.0)),
     ("nonlinear", "coded diffraction", "complex",
-     lambda: fm.Intensity() @ fm.CodedDiffraction(fm.coded_masks(4, (SIZE, SIZE), generator=rng()))),
+     lambda: fm.Intensity() @ fm.CodedDiffraction(
+         fm.coded_masks(4, (SIZE, SIZE), generator=rng()))),
     ("nonlinear", "hologram", "grey",
      lambda: fm.Intensity() @ fm.AngularSpectrum(0.5, 2.0, 600.0) @ fm.PhaseObject(1.0)),
     ("nonlinear", "ptychography", "complex",
