@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from operator_cases import LINES, MAPS, PHASE, SAMPLED, normal, rng
+from operator_cases import LINES, MAPS, MRI, PHASE, SAMPLED, normal, rng
 
 import forward_models as fm
 
@@ -174,6 +174,21 @@ def test_mri_equals_deepinv(lines):
 def test_bad_arguments(make, error, match):
     with pytest.raises(error, match=match):
         make()
+
+
+@pytest.mark.parametrize("name", list(MRI))
+def test_conjugated_views_are_read_as_their_values(name):
+    """torch conjugates lazily, by a flag that a library without it would miss."""
+    make, shape = MRI[name]
+    A = make()
+    x = normal(2, *shape, dtype=COMPLEX if A.event_field == "complex" else torch.float64)
+    y = A(x)
+    if x.is_complex():
+        torch.testing.assert_close(A(x.conj()), A(x.conj().resolve_conj()))
+    plain = y.conj().resolve_conj()
+    torch.testing.assert_close(A.adjoint(y.conj()), A.adjoint(plain))
+    if A.svd is not None:
+        torch.testing.assert_close(A.svd.to_spectral_y(y.conj()), A.svd.to_spectral_y(plain))
 
 
 # ---- sampling patterns ----------------------------------------------------------------------

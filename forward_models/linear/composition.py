@@ -35,6 +35,11 @@ class _ComposedSVD(SVD):
         return self.outer.from_spectral_y(z)
 
 
+def _real_parts(z: Tensor) -> Tensor:
+    """Real and imaginary parts of z (B, R) one after the other, (B, 2 R)."""
+    return torch.view_as_real(z.resolve_conj()).flatten(1)
+
+
 @final
 class _RealCoordinatesSVD(SVD):
     """A complex decomposition as one over the reals: real and imaginary part of each coordinate."""
@@ -44,13 +49,13 @@ class _RealCoordinatesSVD(SVD):
         self.singular_values = base.singular_values.repeat_interleave(2)
 
     def to_spectral_x(self, x: Tensor) -> Tensor:
-        return torch.view_as_real(self.base.to_spectral_x(x)).flatten(1)
+        return _real_parts(self.base.to_spectral_x(x))
 
     def from_spectral_x(self, z: Tensor) -> Tensor:
         return self.base.from_spectral_x(torch.view_as_complex(z.unflatten(1, (-1, 2))))
 
     def to_spectral_y(self, y: Tensor) -> Tensor:
-        return torch.view_as_real(self.base.to_spectral_y(y)).flatten(1)
+        return _real_parts(self.base.to_spectral_y(y))
 
     def from_spectral_y(self, z: Tensor) -> Tensor:
         return self.base.from_spectral_y(torch.view_as_complex(z.unflatten(1, (-1, 2))))

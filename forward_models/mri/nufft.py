@@ -115,7 +115,8 @@ class Nufft(LinearOperator):
         library = _finufft()
         k = 2 * math.pi * self.trajectory.numpy()
         rows, columns = np.ascontiguousarray(k[:, 0]), np.ascontiguousarray(k[:, 1])
-        double = values.detach().to("cpu", torch.complex128).contiguous().numpy()
+        values = values.detach().resolve_conj().resolve_neg()
+        double = values.to("cpu", torch.complex128).contiguous().numpy()
         settings = {"eps": _ACCURACY[values.dtype], "nthreads": torch.get_num_threads()}
         if adjoint:
             shape = self.image_shape if size is None else size
