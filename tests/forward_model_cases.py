@@ -137,6 +137,13 @@ NONLINEAR: dict[str, Case] = {
         lambda: fm.Observation(fm.CameraBlur(fm.gaussian_kernel(0.8)), fm.Gaussian(0.2)),
         images(1, 6, 7),
     ),
+    "scattering": Case(
+        lambda: fm.Observation(
+            fm.Scattering((4, 5), 0.2, 1.0, illuminations=2, receivers=3, radius=2.0),
+            fm.Gaussian(0.1),
+        ),
+        images(1, 4, 5),
+    ),
     "simulator": Case(
         lambda: fm.from_simulator(torch.tanh, fm.Gaussian(0.2), (2, 3, 4)), images(2, 3, 4)
     ),

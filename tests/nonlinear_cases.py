@@ -68,6 +68,10 @@ def squares(x: Tensor) -> Tensor:
     return (x * x).flatten(1).cumsum(1)[:, ::3]
 
 
+SCENE = {
+    "image_size": (5, 4), "pixel": 0.2, "wavelength": 1.0, "illuminations": 2, "receivers": 3,
+    "radius": 1.5,
+}  # fmt: skip
 WINDOWS = torch.tensor([[0, 0], [3, 2], [4, 1], [2, 3]])
 PROBE = normal(5, 4, dtype=torch.complex128, seed=11)
 
@@ -125,6 +129,17 @@ NONLINEAR: dict[str, Case] = {
     ),
     "jpeg-soft-grey": Case(
         lambda: fm.JPEG(30, rounding="soft"), (1, 9, 5), 0.3, 0.7, recorded=False, single=1e-5
+    ),
+    "scattering": Case(
+        lambda: fm.Scattering(**SCENE), (1, 5, 4), 0.0, 2.0, single=1e-5, vmap=False
+    ),
+    "scattering-line": Case(
+        lambda: fm.Scattering(**(SCENE | {"source": "line", "image_size": (3, 6)})),
+        (1, 3, 6),
+        -0.5,
+        1.0,
+        single=1e-5,
+        vmap=False,
     ),
     "simulator": Case(lambda: fm.Simulator(squares, (2, 3, 4)), (2, 3, 4)),
     "tone-of-projections": Case(

@@ -248,6 +248,10 @@ WAVES: dict[str, Case] = {
     "angular-spectrum": (lambda: fm.AngularSpectrum(0.6, 2.0, 30.0), (2, 9, 7)),
     "angular-spectrum-fine": (lambda: fm.AngularSpectrum(0.6, 0.3, 0.1), (1, 9, 7)),
     "ptychography": (lambda: fm.Ptychography(PROBE, WINDOWS, SMALL), (1, 9, 7)),
+    "born": (
+        lambda: fm.BornScattering(fm.Scene(SMALL, 0.1, 0.8, 2, 3, 1.0, "line")),
+        (1, 9, 7),
+    ),
 }
 
 OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI | SENSING | WAVES
@@ -327,6 +331,9 @@ GRID |= {
     "angular-spectrum": lambda shape: fm.AngularSpectrum(0.6, 2.0, 30.0),
     "coded-diffraction": lambda shape: fm.CodedDiffraction(
         fm.coded_masks(2, shape[1:], generator=rng())
+    ),
+    "born": lambda shape: (
+        fm.BornScattering(fm.Scene(shape[1:], 0.1, 0.8, 3, 4, 9.0)) if shape[0] == 1 else None
     ),
     "ptychography": lambda shape: (
         fm.Ptychography(PROBE[:1], WINDOWS[:3], shape[1:]) if min(shape[1:]) > 5 else None

@@ -8,8 +8,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from nonlinear_cases import NONLINEAR, PROBE, WINDOWS, Smooth, squares
+from nonlinear_cases import NONLINEAR, PROBE, SCENE, WINDOWS, Smooth, squares
 from operator_cases import KERNEL, SOFT, normal, rng
+from scipy import special
 from torch import Tensor
 
 import forward_models as fm
@@ -551,3 +552,90 @@ def test_a_differentiable_simulator_is_sampled():
         inverse.condition(prior, model, y), n=2, method="dps", steps=50, seed=0
     )
     assert bool(torch.isfinite(samples.x).all())
+
+
+# ---- scattering -----------------------------------------------------------------------------
+
+
+def cylinder(permittivity: float, a: float, k: float, radius: float, count: int) -> np.ndarray:
+    """What a round dielectric cylinder scatters from a plane wave: its multipole series."""
+    m, n = permittivity**0.5, np.arange(-30, 31)
+    inside, slope = special.jv(n, m * k * a), m * special.jvp(n, m * k * a)
+    numerator = special.jvp(n, k * a) * inside - slope * special.jv(n, k * a)
+    denominator = slope * special.hankel1(n, k * a) - special.h1vp(n, k * a) * inside
+    angle = 2 * np.pi / count * np.arange(count)
+    waves = special.hankel1(n, k * radius) * np.exp(1j * np.outer(angle, n))
+    return waves @ (1j**n * numerator / denominator)
+
+
+def disk(size: int, pixel: float, a: float) -> Tensor:
+    """The share of each pixel within a disk of radius a, (size, size)."""
+    t = (torch.arange(16 * size, dtype=torch.float64) + 0.5) / 16 * pixel - size * pixel / 2
+    inside = (t[:, None] ** 2 + t**2 < a * a).double()
+    return inside.reshape(size, 16, size, 16).mean((1, 3))
+
+
+@pytest.mark.parametrize("contrast", [0.001, 0.5, 1.5])
+def test_scattering_by_a_cylinder(contrast):
+    expected = cylinder(1 + contrast, 0.5, 2 * np.pi, 3.0, 24)
+    errors = []
+    for size in (16, 32, 64):
+        pixel = 1.2 / size
+        f = fm.Scattering((size, size), pixel, 1.0, illuminations=1, receivers=24, radius=3.0)
+        y = f(contrast * disk(size, pixel, 0.5)[None, None])[0, 0].numpy()
+        errors.append(np.linalg.norm(y - expected) / np.linalg.norm(expected))
+    assert errors[-1] < 4e-3
+    assert errors[0] / errors[1] > 3
+    assert errors[1] / errors[2] > 3
+
+
+def test_scattering_obeys_its_symmetries():
+    size = 12
+    scene = {"illuminations": 4, "receivers": 4, "radius": 2.0, "source": "line"}
+    f = fm.Scattering((size, size), 0.08, 1.0, **scene)
+    x = torch.rand(1, 1, size, size, generator=rng(), dtype=torch.float64)
+    y = f(x)
+    torch.testing.assert_close(y, y.mT)
+    quarter = torch.rot90(x, 1, (-2, -1))
+    torch.testing.assert_close(f(quarter), y.roll((1, 1), (1, 2)))
+    wide = fm.Scattering((8, 12), 0.08, 1.0, **scene)
+    tall = fm.Scattering((12, 8), 0.08, 1.0, **scene)
+    x = x[..., 2:10, :]
+    torch.testing.assert_close(tall(torch.rot90(x, 1, (-2, -1))), wide(x).roll((1, 1), (1, 2)))
+
+
+def test_born_is_the_derivative_at_zero():
+    f = fm.Scattering(**SCENE)
+    x = torch.rand(2, 1, 5, 4, generator=rng(), dtype=torch.float64)
+    torch.testing.assert_close(f.jvp(torch.zeros_like(x), x), f.born(x))
+    torch.testing.assert_close(f.vjp(torch.zeros_like(x), f.born(x)), f.born.adjoint(f.born(x)))
+    errors = [float((f(s * x) - f.born(s * x)).norm() / f.born(s * x).norm()) for s in (1e-2, 1e-3)]
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
+
+
+def test_the_field_solves_the_lippmann_schwinger_equation():
+    f = fm.Scattering(**SCENE)
+    x = 2 * torch.rand(1, 1, 5, 4, generator=rng(), dtype=torch.float64)
+    u = f.total_field(x)
+    basis = torch.eye(20, dtype=torch.complex128).reshape(20, 5, 4)
+    g = f.scene.green(basis).flatten(1).T
+    torch.testing.assert_close(g, g.T)
+    system = torch.eye(20) - g @ torch.diag(x.flatten().to(g))
+    expected = torch.linalg.solve(system, f.scene.incident.value.T).T
+    torch.testing.assert_close(u.reshape(2, 20), expected)
+    tiny = fm.Scattering(**(SCENE | {"image_size": (1, 2), "receivers": 1}))
+    assert torch.autograd.gradgradcheck(tiny, (x[..., :1, :2].clone().requires_grad_(),))
+
+
+def test_scattering_refusals():
+    with pytest.raises(ValueError, match="surround"):
+        fm.Scattering(**(SCENE | {"radius": 0.5}))
+    with pytest.raises(ValueError, match=r"\(H, W\)"):
+        fm.Scattering(**(SCENE | {"image_size": (5,)}))
+    with pytest.raises(TypeError, match="must be a Scene"):
+        fm.BornScattering(SCENE)
+    with pytest.raises(ValueError, match="plane, line"):
+        fm.Scattering(**(SCENE | {"source": "point"}))
+    stuck = fm.Scattering(**SCENE, max_iterations=1)
+    with pytest.warns(RuntimeWarning, match="relative residual"):
+        stuck(torch.full((1, 1, 5, 4), 3.0))

@@ -4,15 +4,18 @@ from .blur import CameraBlur, NonlinearBlur
 from .coded_diffraction import CodedDiffraction, coded_masks
 from .detection import Intensity, Magnitude, PhaseObject
 from .diffraction import AngularSpectrum
+from .helmholtz import Scene
 from .jpeg import JPEG
 from .phase_retrieval import PhaseRetrieval
 from .ptychography import Ptychography
+from .scattering import BornScattering, Scattering
 from .simulator import Simulator, from_simulator
 from .tone import Gamma, HighDynamicRange, LinearLight, Reinhard, Sigmoid
 
 __all__ = [
     "JPEG",
     "AngularSpectrum",
+    "BornScattering",
     "CameraBlur",
     "CodedDiffraction",
     "Gamma",
@@ -25,6 +28,8 @@ __all__ = [
     "PhaseRetrieval",
     "Ptychography",
     "Reinhard",
+    "Scattering",
+    "Scene",
     "Sigmoid",
     "Simulator",
     "coded_masks",

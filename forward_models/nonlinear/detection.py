@@ -18,7 +18,7 @@ def modulus(z: Tensor) -> Tensor:
 
 def intensity(z: Tensor) -> Tensor:
     """|z|^2."""
-    return z.real.square() + z.imag.square() if z.is_complex() else z.square()
+    return (z * z.conj()).real if z.is_complex() else z.square()
 
 
 @final

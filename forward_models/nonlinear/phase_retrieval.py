@@ -7,7 +7,7 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Field, Shape, check_positive, check_shape
+from ..checks import Field, Shape, check_positive, check_same, check_shape
 from ..operator import Operator
 from .detection import intensity, modulus
 
@@ -74,11 +74,32 @@ class PhaseRetrieval(Operator):
         c, h, w = event_shape
         return (c, round(self.ratio * h), round(self.ratio * w))
 
-    def _apply(self, x: Tensor) -> Tensor:
-        _, height, width = self.output_shape(tuple(x.shape[1:]))
-        detect = modulus if self.kind == "amplitude" else intensity
+    def _spectrum(self, x: Tensor) -> Tensor:
+        """F P x, of real images the columns 0 to width // 2 alone."""
+        size = self.output_shape(tuple(x.shape[1:]))[1:]
         # Where the image lies within the zeros changes phases alone: it may lie in a corner.
+        transform = torch.fft.fft2 if x.is_complex() else torch.fft.rfft2
+        result: Tensor = transform(x, s=size, norm="ortho")
+        return result
+
+    def _apply(self, x: Tensor) -> Tensor:
+        detected = (modulus if self.kind == "amplitude" else intensity)(self._spectrum(x))
         if x.is_complex():
-            return detect(torch.fft.fft2(x, s=(height, width), norm="ortho"))
-        half = detect(torch.fft.rfft2(x, s=(height, width), norm="ortho"))
-        return _all_columns(half, width)
+            return detected
+        return _all_columns(detected, self.output_shape(tuple(x.shape[1:]))[2])
+
+    def vjp(self, x: Tensor, u: Tensor) -> Tensor:
+        """J(x)^T u in closed form, P^T F^H (2 F P x * u) of intensities: two transforms."""
+        self.check_image(x)
+        shape = self.output_shape(tuple(x.shape[1:]))
+        y = torch.empty((len(x), *shape), dtype=x.dtype.to_real(), device=x.device)
+        check_same("u", u, "f(x)", y)
+        z = self._spectrum(x)
+        slope = torch.sgn(z) if self.kind == "amplitude" else 2 * z
+        height, width = x.shape[-2:]
+        if x.is_complex():
+            return torch.fft.ifft2(slope * u, norm="ortho")[..., :height, :width]
+        # The real part of an inverse transform is that of the Hermitian part of the spectrum.
+        even = (u + u.flip((-2, -1)).roll((1, 1), (-2, -1)))[..., : z.shape[-1]] / 2
+        back: Tensor = torch.fft.irfft2(slope * even, s=shape[1:], norm="ortho")
+        return back[..., :height, :width]

@@ -19,8 +19,9 @@ class HighDynamicRange(Pointwise):
     more than "at least" or "at most" that value, a gradient through it finds nothing, and the
     prior alone fills in. All entries count as measured. With Gaussian noise this describes a
     sensor that clips first and adds noise afterwards, as the benchmarks simulate it. If noise is
-    added before the sensor clips, saturated entries are censored data: use the unclipped operator
-    with a noise model of censoring, whose likelihood has a gradient there.
+    added before the sensor clips, saturated entries are censored data: use
+    `Affine(gain, (1 - gain) * pivot)` with a noise model of saturation, whose likelihood has a
+    gradient there.
 
     The default is the benchmark of Zhang et al. 2024, clip(2 v, -1, 1) for images v in [-1, 1],
     in data units [0, 1]; its sigma 0.05 in units of v is 0.025 here.
