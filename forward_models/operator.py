@@ -86,15 +86,18 @@ class Operator(ABC):
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:
         """J(x)^T u, (B, *event), for u like f(x); the conjugate transpose for complex tensors.
 
-        Costs one evaluation of f and one gradient. Raises RuntimeError if f is not differentiable.
+        Costs one evaluation of f and one gradient; differentiable in x and u. Raises RuntimeError
+        if f is not differentiable.
         """
         self._check_differentiable()
         self.check_image(x)
+        check_tensor("u", u)
+        keep_graph = torch.is_grad_enabled() and (x.requires_grad or u.requires_grad)
         with torch.enable_grad():
             leaf = x if x.requires_grad else x.detach().requires_grad_()
             y = self._apply(leaf)
             check_same("u", u, "f(x)", y)
-            (result,) = torch.autograd.grad(y, leaf, u, create_graph=x.requires_grad)
+            (result,) = torch.autograd.grad(y, leaf, u, create_graph=keep_graph)
         return result
 
     def _check_differentiable(self) -> None:

@@ -25,7 +25,6 @@ class Case:
         exact: whether autograd returns the derivative of f.
         recorded: whether `record` is `apply`.
         single: relative difference allowed between single and double precision.
-        vmap: whether torch.func.vmap maps f.
     """
 
     make: Callable[[], fm.Operator]
@@ -35,7 +34,6 @@ class Case:
     exact: bool = True
     recorded: bool = True
     single: float = 2e-6
-    vmap: bool = True
 
     def x(self, batch: int, seed: int = 5) -> Tensor:
         """Images (B, *shape), float64 or complex128."""
@@ -130,16 +128,13 @@ NONLINEAR: dict[str, Case] = {
     "jpeg-soft-grey": Case(
         lambda: fm.JPEG(30, rounding="soft"), (1, 9, 5), 0.3, 0.7, recorded=False, single=1e-5
     ),
-    "scattering": Case(
-        lambda: fm.Scattering(**SCENE), (1, 5, 4), 0.0, 2.0, single=1e-5, vmap=False
-    ),
+    "scattering": Case(lambda: fm.Scattering(**SCENE), (1, 5, 4), 0.0, 2.0, single=1e-5),
     "scattering-line": Case(
         lambda: fm.Scattering(**(SCENE | {"source": "line", "image_size": (3, 6)})),
         (1, 3, 6),
         -0.5,
         1.0,
         single=1e-5,
-        vmap=False,
     ),
     "simulator": Case(lambda: fm.Simulator(squares, (2, 3, 4)), (2, 3, 4)),
     "tone-of-projections": Case(

@@ -114,9 +114,8 @@ def test_torch_func(case):
     y, pullback = torch.func.vjp(f, x)
     u = like(y, 3)
     torch.testing.assert_close(pullback(u)[0], f.vjp(x, u))
-    if case.vmap:
-        xs = torch.stack([x, case.x(2, 6)])
-        torch.testing.assert_close(torch.func.vmap(f)(xs), torch.stack([f(one) for one in xs]))
+    xs = torch.stack([x, case.x(2, 6)])
+    torch.testing.assert_close(torch.func.vmap(f)(xs), torch.stack([f(one) for one in xs]))
 
 
 def test_record_is_apply(case):
@@ -188,8 +187,21 @@ def test_jacobian_of_a_chain():
 
 
 def test_second_derivatives():
-    f, x, u = fm.Sigmoid(), normal(1, 6).requires_grad_(), normal(1, 6, seed=1)
-    assert torch.autograd.gradcheck(lambda x: f.vjp(x, u), (x,))
+    """The pull-back is differentiable in both arguments, and has no graph when grad is off."""
+    x, u = normal(1, 1, 3, 2).requires_grad_(), normal(1, 1, 6, 4, seed=1).requires_grad_()
+    for f, w in ((fm.Sigmoid(), u[..., :3, :2]), (fm.PhaseRetrieval(2), u)):
+        w = w.detach().requires_grad_()
+        assert torch.autograd.gradcheck(f.vjp, (x, w))
+        assert torch.autograd.gradcheck(lambda w, f=f: f.vjp(x.detach(), w), (w,))
+        with torch.no_grad():
+            assert f.vjp(x, w).grad_fn is None
+
+
+def test_jacobians_by_both_modes():
+    f, x = fm.Scattering(**SCENE), torch.rand(1, 1, 5, 4, generator=rng(), dtype=torch.float64)
+    backward = torch.func.jacrev(lambda x: torch.view_as_real(f(x)))(x)
+    forward = torch.func.jacfwd(lambda x: torch.view_as_real(f(x)))(x)
+    torch.testing.assert_close(forward, backward)
 
 
 def test_a_tone_curve_keeps_what_is_measured():
@@ -308,6 +320,11 @@ def test_ptychography_equals_its_definition():
     for j, (row, column) in enumerate(WINDOWS.tolist()):
         window = x[:, :, row : row + 5, column : column + 4].numpy() * PROBE.numpy()
         np.testing.assert_allclose(y[:, j], np.fft.fft2(window, norm="ortho"), atol=1e-12)
+    scan = fm.Ptychography(PROBE, WINDOWS, (9, 7))
+    coded = fm.CodedDiffraction(fm.coded_masks(3, (9, 7), generator=rng()))
+    wave = fm.AngularSpectrum(0.6, 2.0, 30.0)
+    for A in (scan, coded, wave):
+        torch.testing.assert_close(A._normal(x), A.adjoint(A(x)))
     with pytest.raises(ValueError, match="position 1"):
         fm.Ptychography(PROBE, torch.tensor([[0, 0], [5, 0]]), (9, 7))
 

@@ -65,6 +65,7 @@ class Ptychography(LinearOperator):
         rows = positions[:, 0, None, None].cpu() + torch.arange(h)[:, None]
         columns = positions[:, 1, None, None].cpu() + torch.arange(w)
         self._shape = (len(positions), h, w)
+        self._corners = [(int(row), int(column)) for row, column in positions.tolist()]
         self._pixels = Constant((rows * self.image_size[1] + columns).flatten())
 
     def output_shape(self, event_shape: Shape) -> Shape:
@@ -86,14 +87,22 @@ class Ptychography(LinearOperator):
         return (channels, *self.image_size)
 
     def _apply(self, x: Tensor) -> Tensor:
-        count, h, w = self._shape
-        windows = x.flatten(-2).index_select(-1, self._pixels.like(x))
-        windows = windows.reshape(*x.shape[:2], count, h, w).transpose(1, 2)
-        return torch.fft.fft2(windows * self._probe.like(x), norm="ortho")
+        _, h, w = self._shape
+        probe = self._probe.like(x)
+        exit_waves = [probe * x[..., r : r + h, c : c + w] for r, c in self._corners]
+        return torch.fft.fft2(torch.stack(exit_waves, 1), norm="ortho")
 
     def _adjoint(self, y: Tensor) -> Tensor:
         exit_waves = torch.fft.ifft2(y, norm="ortho") * self._probe.like(y).conj()
-        values = exit_waves.transpose(1, 2).flatten(2)
+        return self._gather(exit_waves.transpose(1, 2))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        power = self._probe.like(x).abs().square().expand(1, 1, *self._shape)
+        return self._gather(power) * x
+
+    def _gather(self, windows: Tensor) -> Tensor:
+        """The sum (B, C, H, W) of windows (B, C, J, h, w), each at its position."""
         height, width = self.image_size
-        flat = values.new_zeros(*values.shape[:2], height * width)
-        return flat.index_add(-1, self._pixels.like(y), values).unflatten(-1, (height, width))
+        flat = windows.new_zeros(*windows.shape[:2], height * width)
+        flat = flat.index_add(-1, self._pixels.like(windows), windows.flatten(2))
+        return flat.unflatten(-1, (height, width))

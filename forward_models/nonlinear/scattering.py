@@ -51,6 +51,18 @@ class _Field(torch.autograd.Function):
         result: Tensor = _Field.apply(ctx.medium, f, b)
         return result
 
+    @staticmethod
+    def vmap(
+        info: Any, dims: tuple[int | None, ...], medium: Scattering, f: Tensor, b: Tensor
+    ) -> tuple[Tensor, int]:
+        count = info.batch_size
+        f, b = (
+            t.expand(count, *t.shape) if axis is None else t.movedim(axis, 0)
+            for t, axis in ((f, dims[1]), (b, dims[2]))
+        )
+        u: Tensor = _Field.apply(medium, f.flatten(0, 1), b.flatten(0, 1))
+        return u.unflatten(0, (count, -1)), 0
+
 
 @final
 class Scattering(Operator):
