@@ -106,6 +106,20 @@ NOISE: dict[str, Case] = {
         lambda: fm.Observation(fm.Downsampling(2), fm.LogNormal(0.3)), images(1, 8, 6)
     ),
     "speckle": Case(lambda: fm.Observation(fm.Identity(), fm.GammaSpeckle(3)), images(1, 9, 7)),
+    "poisson-gaussian": Case(
+        lambda: fm.Observation(fm.Identity(), fm.PoissonGaussian(0.05, 0.1)), images(1, 9, 7)
+    ),
+    "heteroscedastic": Case(
+        lambda: fm.Observation(fm.Identity(), fm.HeteroscedasticGaussian(0.05, 0.1)),
+        images(1, 9, 7),
+    ),
+    "quantised": Case(
+        lambda: fm.Observation(fm.Blur(KERNEL), fm.Quantised(0.125, 0.2)), images(2, 9, 7)
+    ),
+    "saturated": Case(
+        lambda: fm.Observation(fm.Blur(KERNEL), fm.Saturated(0.2, 0.0, 0.75)), images(2, 9, 7)
+    ),
+    "categorical": Case(lambda: fm.Observation(fm.Identity(), fm.Categorical(3)), images(3, 9, 7)),
 }
 
 NONLINEAR: dict[str, Case] = {

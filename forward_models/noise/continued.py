@@ -49,7 +49,9 @@ class Continued(IndependentNoise):
     def _log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         inside = self._inside(z)
         d = z - inside
-        slope = self._exact_score(y, inside) - 0.5 * d * self._exact_information(inside)
+        # Where d is not 0 the slope is that at the floor: a constant, which needs no graph.
+        edge = inside.detach()
+        slope = self._exact_score(y, edge) - 0.5 * d * self._exact_information(edge)
         return self._exact_log_prob(y, inside) + d * slope
 
     @final

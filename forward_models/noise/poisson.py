@@ -20,14 +20,18 @@ def poisson_counts(rate: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.poisson(rate.to(device), generator=generator).to(rate.device)
 
 
+def is_whole(n: Tensor) -> Tensor:
+    """Whether n is a whole number to the rounding of a product or quotient."""
+    rounding = 8 * torch.finfo(n.dtype).eps * n.abs().clamp(min=1)
+    return (n - n.round()).abs() <= rounding
+
+
 def check_counts(y: Tensor, gain: Tensor) -> None:
     """Raise ValueError unless y / gain are counts 0, 1, 2, ... to the rounding of y."""
     check_finite("y", y)
     n = y / gain
-    rounding = 8 * torch.finfo(y.dtype).eps * n.abs().clamp(min=1)
-    counts = ((n - n.round()).abs() <= rounding) & (n > -0.5)
     check_possible(
-        "y", y, counts,
+        "y", y, is_whole(n) & (n > -0.5),
         "gain times a count 0, 1, 2, ...; check the gain, or use PoissonGaussian for data that "
         "also have read-out noise",
     )  # fmt: skip

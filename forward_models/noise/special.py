@@ -59,3 +59,12 @@ def log_ndtr(u: Tensor) -> Tensor:
     body = torch.where(low, 0, u / math.sqrt(2))
     below = torch.special.erfcx(tail).log() - tail.square() - math.log(2)
     return torch.where(low, below, torch.log1p(-0.5 * torch.special.erfc(body)))
+
+
+def hazard(u: Tensor) -> Tensor:
+    """phi(u) / Phi(u), the slope of log Phi; about -u in the lower tail."""
+    low = u < 0
+    below = math.sqrt(2 / math.pi) / torch.special.erfcx(torch.where(low, -u / math.sqrt(2), 0))
+    body = torch.where(low, 0, u)
+    above = normal_log_prob(body).exp() / torch.special.ndtr(body)
+    return torch.where(low, below, above)
