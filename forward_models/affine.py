@@ -7,13 +7,13 @@ from typing import final
 
 from torch import Tensor
 
-from .checks import Field, Shape
+from .checks import Field
 from .linear import Identity, LinearOperator
-from .operator import Chain, Operator
+from .operator import Chain, Operator, Pointwise
 
 
 @final
-class Affine(Operator):
+class Affine(Pointwise):
     """f(x) = scale * x + shift, for images of any shape; real or complex.
 
     Between a prior's unit and that of an operator: `A @ Affine(scale, shift)`. With Gaussian noise
@@ -42,10 +42,6 @@ class Affine(Operator):
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.scale * x + self.shift
-
-    def input_shape(self, measurement_shape: Shape) -> Shape:
-        """Shape of the image behind a measurement of this shape: the same."""
-        return measurement_shape
 
 
 def linear_part(operator: Operator) -> LinearOperator | None:

@@ -115,6 +115,10 @@ class Pointwise(Operator):
     It keeps the shape, and after another operator it keeps which entries carry data.
     """
 
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        """Shape of the image behind a measurement of this shape: the same."""
+        return measurement_shape
+
 
 @final
 class Chain(Operator):

@@ -19,7 +19,8 @@ class Continued(IndependentNoise):
 
     which is no density. It is finite, concave, has a continuous slope, and a slope that grows as
     z falls, so that it pushes back even where y is what z -> 0 would give. `information` and
-    `variance` stay there what they are at the floor. Simulation never starts below the bound.
+    `variance` stay there what they are at the floor. Simulation is exact wherever p(y | z) exists
+    and refused elsewhere.
     """
 
     @abstractmethod
@@ -42,6 +43,11 @@ class Continued(IndependentNoise):
     def _exact_variance(self, z: Tensor) -> Tensor:
         """Var[y_i | z] for z >= floor."""
 
+    def _value_and_slope(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(y_i | z_i) and, without a graph, its slope, for z >= floor."""
+        # Where the slope matters it is that at the floor: a constant.
+        return self._exact_log_prob(y, z), self._exact_score(y, z.detach())
+
     def _inside(self, z: Tensor) -> Tensor:
         return z.clamp(min=self._floor(z))
 
@@ -49,10 +55,8 @@ class Continued(IndependentNoise):
     def _log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         inside = self._inside(z)
         d = z - inside
-        # Where d is not 0 the slope is that at the floor: a constant, which needs no graph.
-        edge = inside.detach()
-        slope = self._exact_score(y, edge) - 0.5 * d * self._exact_information(edge)
-        return self._exact_log_prob(y, inside) + d * slope
+        value, slope = self._value_and_slope(y, inside)
+        return value + d * (slope - 0.5 * d * self._exact_information(inside.detach()))
 
     @final
     def score(self, y: Tensor, z: Tensor) -> Tensor:

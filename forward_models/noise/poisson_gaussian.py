@@ -13,7 +13,7 @@ from .continued import Continued
 from .noise import check_possible, standard_normal
 from .parameter import PerEntry
 from .poisson import poisson_counts
-from .special import normal_log_prob, poisson_log_prob
+from .special import deviance, normal_log_prob, poisson_log_prob
 
 # Beyond this many counts either side a sum over every k-th count is as good as over all.
 _TERMS = 96
@@ -29,8 +29,8 @@ class PoissonGaussian(Continued):
 
     The sum runs over a window around its largest term, which leaves out less than 1e-12 of it:
     n* +- min(8 sigma / gain + 2, 10 + sqrt(100 + 60 n*)), every count or, where that would be more
-    than 96 either side, every k-th: so smooth a sum does not notice. Cost and memory: at most 193,
-    else 2 (8 sigma / gain + 2) + 1 terms for each entry; `HeteroscedasticGaussian` costs one.
+    than 96 either side, every k-th: so smooth a sum does not notice. Cost and memory: 16 sigma /
+    gain + 5 terms for each entry, at most 193; `HeteroscedasticGaussian` costs one.
 
     The Fisher information has no closed form; `information` is its lower bound 1 / Var[y], exact
     for many counts and for sigma >> gain; another bound from above is that of the counts alone,
@@ -71,29 +71,45 @@ class PoissonGaussian(Continued):
     def _floor(self, z: Tensor) -> Tensor:
         return self.floor * self._gain.like(z) - self._background.like(z)
 
-    def _terms(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Counts n and the logarithms of their terms, with one axis for the window in front."""
+    def _window(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """n0, n - n0, the terms at rate n0, and log(rate / n0); windows on an axis in front.
+
+        The Poisson probability at another rate is that at n0 times exp((n - n0) log(rate / n0)) and
+        a factor without n, so that derivatives in z run through one logarithm for each entry.
+        """
         gain, rate = self._gain.like(z), self._rate(z)
         s = self._sigma.like(z) / gain
         counts = y / gain
         # The window is a choice, through which no derivative runs.
-        mode = _largest_term(counts.detach(), rate.detach(), s)
+        mode = _largest_term(counts, rate.detach(), s)
         half = torch.minimum(8 * s + 2, 10 + (100 + 60 * mode).sqrt())
         stride = (half / self._half).ceil()
         offsets = torch.arange(-self._half, self._half + 1, dtype=z.dtype, device=z.device)
-        n = mode.round() + stride * offsets.reshape(-1, *[1] * mode.ndim)
-        possible = n >= 0
-        n = torch.where(possible, n, 0)
-        terms = poisson_log_prob(n, rate) + normal_log_prob((counts - n) / s)
-        terms = terms + (stride / (s * gain)).log()
-        return n, torch.where(possible, terms, -torch.inf)
+        centre = mode.round()
+        n = centre + stride * offsets.reshape(-1, *[1] * mode.ndim)
+        reference = centre.clamp(min=1)
+        terms = poisson_log_prob(n.clamp(min=0), reference) + normal_log_prob((counts - n) / s)
+        terms = torch.where(n >= 0, terms + (stride / (s * gain)).log(), -torch.inf)
+        return reference, n - reference, terms, (rate / reference).log()
 
     def _exact_log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        return self._terms(y, z)[1].logsumexp(0)
+        return self._value_and_slope(y, z)[0]
 
     def _exact_score(self, y: Tensor, z: Tensor) -> Tensor:
-        n, terms = self._terms(y, z)
-        rate, expected = self._rate(z), (terms.softmax(0) * n).sum(0)
+        reference, difference, terms, log_ratio = self._window(y, z)
+        return self._slope(z, reference, difference, terms + difference * log_ratio)
+
+    def _value_and_slope(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        # One window serves both.
+        reference, difference, terms, log_ratio = self._window(y, z)
+        terms = terms + difference * log_ratio
+        value = terms.logsumexp(0) - deviance(reference, self._rate(z))
+        return value, self._slope(z.detach(), reference, difference, terms.detach())
+
+    def _slope(self, z: Tensor, reference: Tensor, difference: Tensor, terms: Tensor) -> Tensor:
+        """(E[n | y, z] / rate - 1) / gain."""
+        expected = (terms.softmax(0) * difference).sum(0) + reference
+        rate = self._rate(z)
         return (expected - rate) / (rate * self._gain.like(z))
 
     def _exact_information(self, z: Tensor) -> Tensor:
