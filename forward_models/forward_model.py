@@ -75,6 +75,13 @@ class ForwardModel(ABC):
         check_finite("y", y)
         return y
 
+    def misfit(self, y: Tensor, x: Tensor) -> Tensor | None:
+        """The residual y - E[y | x0 = x] over its standard deviation, over all data, (B,).
+
+        Near 1 where x explains y as well as the truth would; None where that has no meaning.
+        """
+        return None
+
     def linear_gaussian(self, y: Tensor) -> tuple[LinearGaussian, Tensor] | None:
         """(model, y') that is linear with Gaussian noise and has the same likelihood up to a factor
         that depends on y alone; None unless that is exact."""

@@ -111,6 +111,24 @@ class Observation(ForwardModel):
             y = self.noise.sample(torch.where(measured, z, self._neutral(z)), generator)
             return torch.where(measured, y, torch.zeros_like(y))
 
+    def misfit(self, y: Tensor, x: Tensor) -> Tensor | None:
+        """sqrt(sum_i |y_i - E y_i|^2 / sum_i Var y_i), (B,); None for classes and correlated noise.
+
+        A ratio of sums, since a single entry may have almost no variance, as beyond saturation.
+        """
+        if not isinstance(self.noise, IndependentNoise):
+            return None
+        y, z = self.check_measurement(y), self.operator.apply(x)
+        self._check_against(y, z)
+        measured = self._measured(z)
+        if measured is not None:
+            z = torch.where(measured, z, self._neutral(z))
+        squares = (y - self.noise.mean(z)).abs().square().expand(z.shape)
+        expected = self.noise.variance(z) * (2 if y.is_complex() else 1)
+        if measured is not None:
+            squares, expected = squares[:, measured], expected[:, measured]
+        return (squares.flatten(1).sum(1) / expected.flatten(1).sum(1)).sqrt()
+
     def gaussian(self, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """(m, S): N(m; z, diag S) stands for p(y | z) around z = f(x); see the noise's `gaussian`.
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel, LinearGaussian
+from forward_models import ForwardModel
 
 from .posterior import Model
 
@@ -28,10 +28,11 @@ class Samples:
     Attributes:
         x: (n, *event), data units.
         diagnostics: method, seed, steps; network_calls and jacobian_products spent on each
-            sample; seconds; and for each linear-Gaussian measurement
-            `residual_sigma`, the root mean square of (y - A x) / sigma_y over measured values,
-            per sample, which is near 1 where samples fit the data as well as the truth would,
-            and `reduced_chi2`, the mean over samples of its square.
+            sample; seconds; and for each measurement
+            `residual_sigma`, the root mean square over measured values of the residual in units
+            of the noise, (y - A x) / sigma_y if that is Gaussian, per sample, which is near 1
+            where samples fit the data as well as the truth would, and `reduced_chi2`, the mean
+            over samples of its square; for classes `log_likelihood` instead, per sample.
     """
 
     x: Tensor
@@ -128,15 +129,12 @@ def measurement_fit(
         for start in range(0, len(x), batch):
             part = x[start : start + batch]
             own = y if y.shape[0] == 1 else y[start : start + batch]
-            if isinstance(model, LinearGaussian):
-                r = model.residual(own, part)
-                scaled = r / torch.as_tensor(model.sigma, device=r.device)
-                total = scaled.abs().square().reshape(len(part), -1).sum(1)
-                rows.append((total / model.count(own)).sqrt())
-            elif isinstance(model, ForwardModel):
-                rows.append(model.log_likelihood(own, part))
+            if not isinstance(model, ForwardModel):
+                continue
+            misfit = model.misfit(own, part)
+            kind = log_likelihoods if misfit is None else residuals
+            rows.append(model.log_likelihood(own, part) if misfit is None else misfit)
         if rows:
-            kind = residuals if isinstance(model, LinearGaussian) else log_likelihoods
             kind.append([float(v) for v in torch.cat(rows)])
     fit: dict[str, Any] = {}
     if residuals:

@@ -118,6 +118,21 @@ def test_simulated_measurements(case):
     model.check_measurement(y)
 
 
+def test_the_truth_has_a_misfit_of_one(case):
+    model, x, y = setting(case, 200)
+    misfit = model.misfit(y, x)
+    if misfit is None:
+        return
+    assert misfit.shape == (200,)
+    operator = model.operator
+    if not torch.equal(operator.record(x[:2]), operator.apply(x[:2])):
+        pytest.skip("the simulated instrument is not the one of the likelihood")
+    squares = misfit.square()
+    assert abs(float(squares.mean()) - 1) < 5 * float(squares.std()) / 200**0.5
+    worse = model.misfit(y.roll(1, 0), x)
+    assert float(worse.square().mean()) > 1
+
+
 def test_gradient_by_finite_differences(case):
     if not case.differentiable:
         pytest.skip("has no gradient")

@@ -119,6 +119,12 @@ class LinearGaussian(ForwardModel):
         measured = self._measured(y)
         return difference if measured is None else torch.where(measured, difference, 0)
 
+    def misfit(self, y: Tensor, x: Tensor) -> Tensor:
+        y = self.check_measurement(y)
+        prediction = self.operator.apply(x)
+        scaled = self._residual(y, prediction) / self._per_entry(prediction)
+        return (scaled.abs().square().reshape(len(x), -1).sum(1) / self.count(y)).sqrt()
+
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
         y = self.check_measurement(y)
         prediction = self.operator.apply(x)
