@@ -212,7 +212,8 @@ def test_far_tails_in_single_precision():
     """A denoised image may be hundreds of sigma from y: values and slopes stay right."""
     z = torch.tensor([[-40.0, -3.0, 3.0, 40.0]])
     y = torch.zeros(1, 4)
-    for noise in (fm.Quantised(0.5, 0.1), fm.Quantised(0.02, 0.1), fm.Saturated(0.1, 0.0, 1.0)):
+    quantised = [fm.Quantised(step, 0.1) for step in (0.5, 0.02, 1e-4)]
+    for noise in (*quantised, fm.Saturated(0.1, 0.0, 1.0)):
         values, score = noise._log_prob(y, z).double(), noise.score(y, z).double()
         exact = noise._log_prob(y.double(), z.double()), noise.score(y.double(), z.double())
         torch.testing.assert_close(values, exact[0], rtol=1e-4, atol=1e-4)
