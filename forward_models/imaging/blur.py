@@ -12,13 +12,7 @@ from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import divide, is_uniform
 from .borders import Margins, Padding, check_padding, extend, fold
 from .circulant import HartleySVD, periodic
-from .convolution import Convolution
-
-
-def margins(kernel_size: tuple[int, int]) -> Margins:
-    """Pixels beyond the border that a kernel centred at n // 2 reaches, along each axis."""
-    h, w = kernel_size
-    return ((h - 1 - h // 2, h // 2), (w - 1 - w // 2, w // 2))
+from .convolution import Convolution, by_a_few_images
 
 
 @final
@@ -65,7 +59,8 @@ class Blur(LinearOperator):
         self.padding: Padding = padding
         self._kernel = Constant(kernel.to(torch.float64))
         self._convolution = Convolution(self._kernels)
-        self._margins = margins(self.kernel_size)
+        h, w = self.kernel_size
+        self._margins: Margins = ((h - 1 - h // 2, h // 2), (w - 1 - w // 2, w // 2))
         self._spectra: dict[tuple[int, int], Constant] = {}
         self._svd: SVD | None = None
         if image_shape is not None:
@@ -125,15 +120,15 @@ class Blur(LinearOperator):
         return self._spectra[height, width].like(image)
 
     def _apply(self, x: Tensor) -> Tensor:
-        if self.padding == "circular" and self._convolution.fourier:
-            product = torch.fft.rfft2(x) * self.circular_spectrum(x)
-            return torch.fft.irfft2(product, s=x.shape[-2:])
+        if self.padding == "circular" and self._convolution.is_fourier(x):
+            spectrum = self.circular_spectrum(x)
+            return by_a_few_images(lambda part: _filter(part, spectrum), x)
         return self._convolution.apply(extend(x, self.padding, self._margins))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        if self.padding == "circular" and self._convolution.fourier:
-            product = torch.fft.rfft2(y) * self.circular_spectrum(y).conj()
-            return torch.fft.irfft2(product, s=y.shape[-2:])
+        if self.padding == "circular" and self._convolution.is_fourier(y):
+            spectrum = self.circular_spectrum(y).conj()
+            return by_a_few_images(lambda part: _filter(part, spectrum), y)
         return fold(self._convolution.adjoint(y), self.padding, self._margins)
 
     def _normal(self, x: Tensor) -> Tensor:
@@ -156,3 +151,7 @@ class Blur(LinearOperator):
             _, height, width = self.event_shape
             self._svd = HartleySVD(periodic(self._kernels, height, width), self.event_shape)
         return self._svd
+
+
+def _filter(x: Tensor, spectrum: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(x).mul_(spectrum), s=x.shape[-2:])

@@ -26,14 +26,17 @@ def extend(x: Tensor, padding: Padding, margins: Margins) -> Tensor:
     """
     if padding == "valid":
         return x
+    rows, columns = margins
+    height, width = x.shape[-2:]
     if padding == "constant":
-        return pad(x, (*margins[1], *margins[0]))
-    for axis, (before, after) in zip((-2, -1), margins, strict=True):
-        if before or after:
-            source = _sources(padding, x.shape[axis], before, after).to(x.device)
-            strips = x.index_select(axis, source)
-            parts = strips.narrow(axis, 0, before), x, strips.narrow(axis, before, after)
-            x = torch.cat(parts, dim=axis)
+        return pad(x, (*columns, *rows))
+    if max(rows) < height and max(columns) < width:
+        return pad(x, (*columns, *rows), mode=padding)  # torch goes no further than one image
+    for axis, size, (before, after) in ((-2, height, rows), (-1, width, columns)):
+        centre = torch.arange(size)
+        margin = _sources(padding, size, before, after)
+        source = torch.cat([margin[:before], centre, margin[before:]])
+        x = x.index_select(axis, source.to(x.device))
     return x
 
 

@@ -198,7 +198,7 @@ class BayerMosaic(LinearOperator):
         if pattern not in get_args(Pattern):
             raise ValueError(f"unknown pattern {pattern!r}; known: {', '.join(get_args(Pattern))}")
         self.pattern: Pattern = pattern
-        self._sites = [("RGB".index(pattern[2 * i + j]), i, j) for i in (0, 1) for j in (0, 1)]
+        self._filters: dict[Shape, Constant] = {}
         if image_shape is not None:
             shape = check_shape("image_shape", image_shape)
             if len(shape) != 3:
@@ -216,17 +216,24 @@ class BayerMosaic(LinearOperator):
             raise ValueError(f"y is {measurement_shape}, expected 1 channel: the mosaic")
         return (3, *measurement_shape[1:])
 
+    def _filters_like(self, image: Tensor) -> Tensor:
+        """What each colour's filters let through, 0 or 1, (3, H, W)."""
+        size = tuple(image.shape[-2:])
+        if size not in self._filters:
+            filters = torch.zeros(3, *size, dtype=torch.float64)
+            for n, colour in enumerate(self.pattern):
+                filters["RGB".index(colour), n // 2 :: 2, n % 2 :: 2] = 1.0
+            self._filters[size] = Constant(filters)
+        return self._filters[size].like(image)
+
     def _apply(self, x: Tensor) -> Tensor:
-        y = torch.empty_like(x[:, :1])
-        for colour, i, j in self._sites:
-            y[:, 0, i::2, j::2] = x[:, colour, i::2, j::2]
-        return y
+        red, green, blue = self._filters_like(x)
+        y = red * x[:, :1]
+        y = y.addcmul(green, x[:, 1:2])
+        return y.addcmul(blue, x[:, 2:])
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        x = torch.zeros_like(y.expand(-1, 3, -1, -1))
-        for colour, i, j in self._sites:
-            x[:, colour, i::2, j::2] = y[:, 0, i::2, j::2]
-        return x
+        return self._filters_like(y) * y
 
     def _gram_diagonal(self, y: Tensor) -> Tensor:
         return torch.ones((), dtype=y.dtype, device=y.device)

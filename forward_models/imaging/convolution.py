@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import torch
@@ -10,18 +11,25 @@ from torch.nn.functional import conv2d, pad
 
 from ..checks import Constant
 
+Taps = list[list[float]]
+
 # Above these numbers of taps two transforms of the image are faster than the sum. A separable
-# kernel h x w counts h + w taps, and each of them costs a fraction of a tap of a general kernel.
-_DIRECT_TAPS = 49
+# kernel h x w counts h + w taps.
 _SEPARABLE_TAPS = 30
+_DIRECT_TAPS, _DIRECT_TAPS_OF_A_BLOCK = 36, 121
+# On a CPU torch's convolution is fast in single precision alone, and works on blocks of 16 channels
+# of the batch, be they full or not.
+_BLOCK = 16
+# Entries of a few images whose passes over memory stay in the cache.
+_CACHED = 2**20
 
 
 @final
 class Convolution:
     """y[i] = sum_m k[m] x[i + n - 1 - m] for i = 0 .. N - n, and its adjoint, per channel.
 
-    (B, C, H, W) to (B, C, H - h + 1, W - w + 1). The sum is taken directly for small kernels; along
-    rows, then columns, for a kernel that is an outer product; else by Fourier transforms.
+    (B, C, H, W) to (B, C, H - h + 1, W - w + 1). A kernel that is an outer product is applied along
+    rows, then columns; another small one in a single sum; large ones by Fourier transforms.
 
     Args:
         kernels: k, (C, h, w), or (1, h, w) for every channel, in float64.
@@ -30,39 +38,61 @@ class Convolution:
     def __init__(self, kernels: Tensor) -> None:
         self._kernels = Constant(kernels)
         self._flipped = Constant(kernels.flip(-2, -1))
+        self._taps = kernels[0].tolist() if len(kernels) == 1 else None
         self._profiles = _separate(kernels[0]) if len(kernels) == 1 else None
         self._spectra: dict[tuple[int, int], Constant] = {}
-        h, w = kernels.shape[-2:]
-        self.fourier = h * w > _DIRECT_TAPS
+
+    def is_fourier(self, x: Tensor) -> bool:
+        """Whether transforms are the fastest way for a batch like x (B, C, H, W)."""
+        h, w = self._kernels.value.shape[-2:]
         if self._profiles is not None:
-            self.fourier = h + w > _SEPARABLE_TAPS
+            return h + w > _SEPARABLE_TAPS
+        return h * w > (_DIRECT_TAPS_OF_A_BLOCK if _fills_a_block(x) else _DIRECT_TAPS)
 
     def apply(self, x: Tensor) -> Tensor:
-        h, w = self._kernels.value.shape[-2:]
-        if self.fourier:
-            height, width = x.shape[-2:]
-            size = (_fast_size(height), _fast_size(width))
-            product = torch.fft.rfft2(x, s=size) * self._spectrum(x, size)
-            # The first h - 1 rows and w - 1 columns hold what wrapped around.
-            return torch.fft.irfft2(product, s=size)[..., h - 1 : height, w - 1 : width]
+        if self.is_fourier(x):
+            return by_a_few_images(self._apply_fourier, x)
         if self._profiles is not None:
-            rows, columns = self._profiles
-            return _slide(_slide(x, rows[::-1], -2), columns[::-1], -1)
-        return _correlate(x, self._flipped.like(x), (0, 0))
+            rows, columns = (_reversed(taps) for taps in self._profiles)
+            return by_a_few_images(lambda part: _slide(_slide(part, rows), columns), x)
+        if self._taps is not None and not _fills_a_block(x):
+            taps = _reversed(self._taps)
+            return by_a_few_images(lambda part: _slide(part, taps), x)
+        return _correlate(x, self._flipped.like(x))
 
     def adjoint(self, y: Tensor) -> Tensor:
-        h, w = self._kernels.value.shape[-2:]
-        if self.fourier:
-            height, width = y.shape[-2] + h - 1, y.shape[-1] + w - 1
-            size = (_fast_size(height), _fast_size(width))
-            shifted = pad(y, (w - 1, 0, h - 1, 0))
-            product = torch.fft.rfft2(shifted, s=size) * self._spectrum(y, size).conj()
-            return torch.fft.irfft2(product, s=size)[..., :height, :width]
+        if self.is_fourier(y):
+            return by_a_few_images(self._adjoint_fourier, y)
         if self._profiles is not None:
-            rows, columns = self._profiles
-            y = _slide(pad(y, (0, 0, h - 1, h - 1)), rows, -2)
-            return _slide(pad(y, (w - 1, w - 1)), columns, -1)
-        return _correlate(y, self._kernels.like(y), (h - 1, w - 1))
+            return by_a_few_images(self._adjoint_separable, y)
+        h, w = self._kernels.value.shape[-2:]
+        y = pad(y, (w - 1, w - 1, h - 1, h - 1))
+        if self._taps is not None and not _fills_a_block(y):
+            taps = self._taps
+            return by_a_few_images(lambda part: _slide(part, taps), y)
+        return _correlate(y, self._kernels.like(y))
+
+    def _adjoint_separable(self, y: Tensor) -> Tensor:
+        assert self._profiles is not None
+        rows, columns = self._profiles
+        h, w = len(rows), len(columns[0])
+        y = _slide(pad(y, (0, 0, h - 1, h - 1)), rows)
+        return _slide(pad(y, (w - 1, w - 1)), columns)
+
+    def _apply_fourier(self, x: Tensor) -> Tensor:
+        (height, width), (h, w) = x.shape[-2:], self._kernels.value.shape[-2:]
+        size = (_fast_size(height), _fast_size(width))
+        product = torch.fft.rfft2(x, s=size).mul_(self._spectrum(x, size))
+        # The first h - 1 rows and w - 1 columns hold what wrapped around.
+        return torch.fft.irfft2(product, s=size)[..., h - 1 : height, w - 1 : width]
+
+    def _adjoint_fourier(self, y: Tensor) -> Tensor:
+        h, w = self._kernels.value.shape[-2:]
+        height, width = y.shape[-2] + h - 1, y.shape[-1] + w - 1
+        size = (_fast_size(height), _fast_size(width))
+        shifted = pad(y, (w - 1, 0, h - 1, 0))
+        product = torch.fft.rfft2(shifted, s=size).mul_(self._spectrum(y, size).conj())
+        return torch.fft.irfft2(product, s=size)[..., :height, :width]
 
     def _spectrum(self, like: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._spectra:
@@ -70,35 +100,52 @@ class Convolution:
         return self._spectra[size].like(like)
 
 
-def _separate(kernel: Tensor) -> tuple[list[float], list[float]] | None:
-    """Profiles r, c with kernel = r c^T to the rounding of float64, or None."""
-    pivot = int(kernel.abs().argmax())
-    i, j = divmod(pivot, kernel.shape[1])
+def by_a_few_images(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), taken over parts of the batch whose temporaries stay in the cache."""
+    parts = x.split(max(1, _CACHED // x[0].numel()))
+    return function(x) if len(parts) == 1 else torch.cat([function(part) for part in parts])
+
+
+def _fills_a_block(x: Tensor) -> bool:
+    if x.device.type != "cpu":
+        return True
+    return x.dtype == torch.float32 and x.shape[0] * x.shape[1] >= _BLOCK
+
+
+def _separate(kernel: Tensor) -> tuple[Taps, Taps] | None:
+    """Kernels (h, 1) and (1, w) whose product is the kernel to the rounding of float64, or None."""
+    i, j = divmod(int(kernel.abs().argmax()), kernel.shape[1])
     peak = kernel[i, j]
     if peak == 0:
         return None
-    rows, columns = kernel[:, j], kernel[i] / peak
-    defect = (rows[:, None] * columns - kernel).abs().max()
+    rows, columns = kernel[:, j, None], kernel[None, i] / peak
+    defect = (rows * columns - kernel).abs().max()
     if defect > 4 * torch.finfo(torch.float64).eps * peak.abs():
         return None
     return rows.tolist(), columns.tolist()
 
 
-def _slide(x: Tensor, taps: list[float], axis: int) -> Tensor:
-    """y[i] = sum_m taps[m] x[i + m] along one axis."""
-    size = x.shape[axis] - len(taps) + 1
-    y = taps[0] * x.narrow(axis, 0, size)
-    for m in range(1, len(taps)):
-        y = y.add_(x.narrow(axis, m, size), alpha=taps[m])
+def _reversed(taps: Taps) -> Taps:
+    return [row[::-1] for row in taps[::-1]]
+
+
+def _slide(x: Tensor, taps: Taps) -> Tensor:
+    """y[i, j] = sum_mn taps[m][n] x[i + m, j + n], one tap after the other."""
+    height, width = x.shape[-2] - len(taps) + 1, x.shape[-1] - len(taps[0]) + 1
+    y = taps[0][0] * x[..., :height, :width]
+    for m, row in enumerate(taps):
+        for n, tap in enumerate(row):
+            if m or n:
+                y = y.add_(x[..., m : m + height, n : n + width], alpha=tap)
     return y
 
 
-def _correlate(x: Tensor, taps: Tensor, zeros: tuple[int, int]) -> Tensor:
+def _correlate(x: Tensor, taps: Tensor) -> Tensor:
     """Cross-correlation of every channel; (B, C) as groups is torch's fast layout on a CPU."""
     batch, channels = x.shape[:2]
     groups = batch * channels
     weight = taps.expand(channels, *taps.shape[1:]).repeat(batch, 1, 1)[:, None]
-    y = conv2d(x.reshape(1, groups, *x.shape[-2:]), weight, padding=zeros, groups=groups)
+    y = conv2d(x.reshape(1, groups, *x.shape[-2:]), weight, groups=groups)
     return y.reshape(batch, channels, *y.shape[-2:])
 
 

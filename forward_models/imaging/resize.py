@@ -40,6 +40,10 @@ def _lanczos(t: Tensor) -> Tensor:
     return torch.where(t.abs() < 3, torch.sinc(t) * torch.sinc(t / 3), 0.0)
 
 
+# Old pixels that a block of new ones should span: fewer make more and smaller products, more of
+# them multiply more zeros.
+_BAND = 16
+
 # The interpolating function of each method, and how far it reaches.
 _FILTERS: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
     "box": (_box, 0.5),
@@ -81,7 +85,7 @@ class Resize(LinearOperator):
 
     A = R_h (x) R_w, so its singular values are the products of theirs: `svd` and, with C = c I and
     one noise level, `solve` are closed forms; the decompositions cost O(H^3 + W^3) once. A product
-    with A costs O(C (H' H W + H' W W')) at the speed of matrix products, in bands where they pay.
+    with A costs a few sums for each new pixel, done as matrix products over the bands of R.
 
     Args:
         image_shape: (C, H, W).
@@ -111,23 +115,57 @@ class Resize(LinearOperator):
         self.method: Method = method
         self.event_shape = shape
         self.measurement_shape = (shape[0], *new)
-        self._rows = Constant(resampling_matrix(shape[1], new[0], method))
-        self._columns = Constant(resampling_matrix(shape[2], new[1], method))
+        rows = resampling_matrix(shape[1], new[0], method)
+        columns = resampling_matrix(shape[2], new[1], method)
+        self._rows, self._columns = _Banded(rows), _Banded(columns)
+        self._rows_back, self._columns_back = _Banded(rows.mT), _Banded(columns.mT)
         self._svd: SVD | None = None
 
     def _apply(self, x: Tensor) -> Tensor:
-        return self._rows.like(x) @ x @ self._columns.like(x).mT
+        return _resample(x, self._rows, self._columns)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._rows.like(y).mT @ y @ self._columns.like(y)
+        return _resample(y, self._rows_back, self._columns_back)
 
     @property
     def svd(self) -> SVD:
         if self._svd is None:
             assert self.event_shape is not None
             channels = self.event_shape[0]
-            self._svd = _KroneckerSVD(self._rows.value, self._columns.value, channels)
+            self._svd = _KroneckerSVD(self._rows.matrix, self._columns.matrix, channels)
         return self._svd
+
+
+@final
+class _Banded:
+    """A matrix R whose entries lie near its diagonal, as blocks of rows without their zeros."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+        new, old = matrix.shape
+        self.growth = new / old
+        self._blocks: list[tuple[int, int, Constant]] = []
+        for rows in matrix.split(max(_BAND, math.ceil(_BAND * self.growth))):
+            used = rows.ne(0).any(0).nonzero()
+            first, last = int(used[0]), int(used[-1])
+            self._blocks.append((first, last - first + 1, Constant(rows[:, first : last + 1])))
+
+    def times_rows(self, x: Tensor) -> Tensor:
+        """R x for x (..., H, W)."""
+        parts = [block.like(x) @ x.narrow(-2, *band) for *band, block in self._blocks]
+        return torch.cat(parts, dim=-2)
+
+    def times_columns(self, x: Tensor) -> Tensor:
+        """x R^T for x (..., H, W)."""
+        parts = [x.narrow(-1, *band) @ block.like(x).mT for *band, block in self._blocks]
+        return torch.cat(parts, dim=-1)
+
+
+def _resample(x: Tensor, rows: _Banded, columns: _Banded) -> Tensor:
+    """R_h x R_w^T, the axis that shrinks more first."""
+    if rows.growth <= columns.growth:
+        return columns.times_columns(rows.times_rows(x))
+    return rows.times_rows(columns.times_columns(x))
 
 
 @final

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..checks import Constant, Shape, check_dtype, check_finite, check_shape, check_tensor
 from ..linear import LinearOperator
-from .blur import margins
-from .borders import Padding, check_padding, extend, fold
-from .convolution import Convolution
+from .blur import Blur
+from .borders import Padding
 
 
 @final
@@ -53,23 +52,12 @@ class VaryingBlur(LinearOperator):
             check_finite(name, value)
         if len(kernels) != len(weights):
             raise ValueError(f"there are {len(kernels)} kernels and {len(weights)} weights")
-        check_padding(padding)
         self.padding: Padding = padding
         self._kernels = Constant(kernels.to(torch.float64))
         self._weights = Constant(weights.to(torch.float64))
-        self._convolution = Convolution(self.kernels)
-        h, w = self.kernels.shape[-2:]
-        self._margins = margins((h, w))
-        self._size = (weights.shape[-2], weights.shape[-1])
-        self._blurred_size = self._size
-        if padding == "valid":
-            height, width = self._size
-            self._blurred_size = (height - h + 1, width - w + 1)
-            if min(self._blurred_size) < 1:
-                raise ValueError(
-                    f"the image is {self._size}, smaller than the kernels {(h, w)}: padding "
-                    "'valid' leaves nothing; choose another padding"
-                )
+        self._blurs = [Blur(kernel, padding) for kernel in self.kernels]
+        self._size = tuple(weights.shape[-2:])
+        self._blurred_size = self._blurs[0].output_shape((1, *self._size))[1:]
 
     @property
     def kernels(self) -> Tensor:
@@ -88,21 +76,24 @@ class VaryingBlur(LinearOperator):
         return self._exchange("y", measurement_shape, self._blurred_size, self._size)
 
     @staticmethod
-    def _exchange(name: str, shape: Shape, found: tuple[int, int], other: tuple[int, int]) -> Shape:
+    def _exchange(name: str, shape: Shape, found: Shape, other: Shape) -> Shape:
         if tuple(shape[-2:]) != found:
             raise ValueError(f"{name} is {shape}, expected height and width {found} of the weights")
         return (*shape[:-2], *other)
 
     def _apply(self, x: Tensor) -> Tensor:
-        # One stack (B C, R, H, W) of weighted images, R kernels as its channels.
-        weighted = x.flatten(0, 1)[:, None] * self._weights.like(x)
-        blurred = self._convolution.apply(extend(weighted, self.padding, self._margins))
-        return blurred.sum(1).reshape(*x.shape[:2], *blurred.shape[-2:])
+        first, *others = zip(self._blurs, self._weights.like(x), strict=True)
+        y = first[0]._apply(first[1] * x)
+        for blur, weight in others:
+            y = y + blur._apply(weight * x)
+        return y
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        spread = y.flatten(0, 1)[:, None].expand(-1, len(self.kernels), -1, -1)
-        back = fold(self._convolution.adjoint(spread), self.padding, self._margins)
-        return (self._weights.like(y) * back).sum(1).reshape(*y.shape[:2], *self._size)
+        first, *others = zip(self._blurs, self._weights.like(y), strict=True)
+        x = first[1] * first[0]._adjoint(y)
+        for blur, weight in others:
+            x = x + weight * blur._adjoint(y)
+        return x
 
 
 def grid_weights(height: int, width: int, rows: int, columns: int) -> Tensor:
