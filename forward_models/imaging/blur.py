@@ -132,9 +132,9 @@ class Blur(LinearOperator):
         return fold(self._convolution.adjoint(y), self.padding, self._margins)
 
     def _normal(self, x: Tensor) -> Tensor:
-        if self.padding == "circular" and self._convolution.fourier:
+        if self.padding == "circular" and self._convolution.is_fourier(x):
             power = self.circular_spectrum(x).abs().square()
-            return torch.fft.irfft2(torch.fft.rfft2(x) * power, s=x.shape[-2:])
+            return by_a_few_images(lambda part: _filter(part, power), x)
         return super()._normal(x)
 
     def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor | None:

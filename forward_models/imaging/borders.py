@@ -41,7 +41,7 @@ def extend(x: Tensor, padding: Padding, margins: Margins) -> Tensor:
 
 
 def fold(y: Tensor, padding: Padding, margins: Margins) -> Tensor:
-    """The adjoint of `extend`: every copy of a pixel is added back to it."""
+    """The adjoint of `extend`: every copy of a pixel is added back to it, in place in y."""
     if padding == "valid":
         return y
     for axis, (before, after) in zip((-1, -2), reversed(margins), strict=True):
@@ -53,7 +53,7 @@ def fold(y: Tensor, padding: Padding, margins: Margins) -> Tensor:
                 continue
             strips = y.narrow(axis, 0, before), y.narrow(axis, before + size, after)
             source = _sources(padding, size, before, after).to(y.device)
-            y = centre.index_add(axis, source, torch.cat(strips, dim=axis))
+            y = centre.index_add_(axis, source, torch.cat(strips, dim=axis))
     return y
 
 

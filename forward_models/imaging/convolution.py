@@ -20,6 +20,8 @@ _DIRECT_TAPS, _DIRECT_TAPS_OF_A_BLOCK = 36, 121
 # On a CPU torch's convolution is fast in single precision alone, and works on blocks of 16 channels
 # of the batch, be they full or not.
 _BLOCK = 16
+# It leaves its fast way for wider margins of zeros than this.
+_NATIVE_ZEROS = 6
 # Entries of a few images whose passes over memory stay in the cache.
 _CACHED = 2**20
 
@@ -66,18 +68,20 @@ class Convolution:
         if self._profiles is not None:
             return by_a_few_images(self._adjoint_separable, y)
         h, w = self._kernels.value.shape[-2:]
-        y = pad(y, (w - 1, w - 1, h - 1, h - 1))
+        zeros = (h - 1, w - 1)
         if self._taps is not None and not _fills_a_block(y):
             taps = self._taps
-            return by_a_few_images(lambda part: _slide(part, taps), y)
-        return _correlate(y, self._kernels.like(y))
+            return by_a_few_images(lambda part: _slide(_surround(part, zeros), taps), y)
+        if max(zeros) <= _NATIVE_ZEROS:
+            return _correlate(y, self._kernels.like(y), zeros)
+        return _correlate(_surround(y, zeros), self._kernels.like(y))
 
     def _adjoint_separable(self, y: Tensor) -> Tensor:
         assert self._profiles is not None
         rows, columns = self._profiles
         h, w = len(rows), len(columns[0])
-        y = _slide(pad(y, (0, 0, h - 1, h - 1)), rows)
-        return _slide(pad(y, (w - 1, w - 1)), columns)
+        y = _slide(_surround(y, (h - 1, 0)), rows)
+        return _slide(_surround(y, (0, w - 1)), columns)
 
     def _apply_fourier(self, x: Tensor) -> Tensor:
         (height, width), (h, w) = x.shape[-2:], self._kernels.value.shape[-2:]
@@ -140,12 +144,17 @@ def _slide(x: Tensor, taps: Taps) -> Tensor:
     return y
 
 
-def _correlate(x: Tensor, taps: Tensor) -> Tensor:
+def _surround(y: Tensor, zeros: tuple[int, int]) -> Tensor:
+    rows, columns = zeros
+    return pad(y, (columns, columns, rows, rows))
+
+
+def _correlate(x: Tensor, taps: Tensor, zeros: tuple[int, int] = (0, 0)) -> Tensor:
     """Cross-correlation of every channel; (B, C) as groups is torch's fast layout on a CPU."""
     batch, channels = x.shape[:2]
     groups = batch * channels
     weight = taps.expand(channels, *taps.shape[1:]).repeat(batch, 1, 1)[:, None]
-    y = conv2d(x.reshape(1, groups, *x.shape[-2:]), weight, groups=groups)
+    y = conv2d(x.reshape(1, groups, *x.shape[-2:]), weight, padding=zeros, groups=groups)
     return y.reshape(batch, channels, *y.shape[-2:])
 
 
