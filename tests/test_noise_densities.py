@@ -210,9 +210,9 @@ def test_own_curvature_where_log_p_is_concave(name):
 
 def test_far_tails_in_single_precision():
     """A denoised image may be hundreds of sigma from y: values and slopes stay right."""
-    z = torch.tensor([[-40.0, -3.0, 3.0, 40.0]])
+    z = torch.tensor([[-40.0, -3.0, 0.3, 40.0]])
     y = torch.zeros(1, 4)
-    quantised = [fm.Quantised(step, 0.1) for step in (0.5, 0.02, 1e-4)]
+    quantised = [fm.Quantised(step, 0.1) for step in (0.5, 0.02, 1e-6)]
     for noise in (*quantised, fm.Saturated(0.1, 0.0, 1.0)):
         values, score = noise._log_prob(y, z).double(), noise.score(y, z).double()
         exact = noise._log_prob(y.double(), z.double()), noise.score(y.double(), z.double())
