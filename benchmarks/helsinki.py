@@ -8,8 +8,8 @@ Target ta is seen over 151 degrees, tc, td and the solid disc over 30 degrees: s
 limited-angle data. Score: that of the challenge, the Matthews correlation of the reconstruction,
 thresholded by Otsu's method, with the segmentation; 1 is perfect. The disc comes without one.
 
-The matrix of 512^2 pixels has about 1.3 * 512^2 entries per view and needs 48 bytes for each while
-it is built. Where that exceeds --budget, pixels are twice as large, and the segmentation is halved.
+The matrix of 512^2 pixels has about 1.3 * 512^2 entries per view and needs up to 28 bytes for
+each. Where that exceeds --budget, pixels are twice as large, and the segmentation is halved.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def image_size(views: int, budget: float) -> int:
         GEOMETRY["source_origin"] / GEOMETRY["source_detector"]
     )
     entries = 4 / np.pi * views * FULL**2 * PIXEL / ray_spacing
-    return FULL if 48 * entries <= budget else FULL // 2
+    return FULL if 28 * entries <= budget else FULL // 2
 
 
 def score(reconstruction: NDArray, segmentation: NDArray) -> float:
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of htc2022_fanbeam.npz")
     parser.add_argument("--pictures", type=Path, help="folder for the pictures; none without it")
-    parser.add_argument("--budget", type=float, default=2.0, help="memory in GB; default 2")
+    parser.add_argument("--budget", type=float, default=3.0, help="memory in GB; default 3")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     options = parser.parse_args()

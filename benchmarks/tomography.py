@@ -12,7 +12,7 @@ projection; it is listed as such, and has no fan. Peers that are not installed a
 deepinv, scikit-image, ASTRA (its CPU line projectors, batch by loop).
 
 Memory, in MiB: of our matrices, both directions; and how far the peak resident size of a fresh
-process grows while a projector is built and used in both directions, at the largest batch.
+process grows while a projector is built and used in both directions, at batch 1.
 """
 
 from __future__ import annotations
@@ -136,12 +136,12 @@ def peak_kib() -> int:
     return int(status.split("VmHWM:")[1].split()[0])
 
 
-def peak_growth(name: str, beam: str, size: int, count: int, batch: int) -> int | None:
+def peak_growth(name: str, beam: str, size: int, count: int) -> int | None:
     """In MiB, for a process that has done nothing else; None where the system does not tell."""
     if not Path("/proc/self/status").exists():
         return None
     torch.set_grad_enabled(False)
-    x, y = torch.zeros(batch, 1, size, size), torch.zeros(batch, 1, count, bins(size))
+    x, y = torch.zeros(1, 1, size, size), torch.zeros(1, 1, count, bins(size))
     small = MAKERS[name](beam, 8, view_angles(beam, 2))  # imports
     small.forward(torch.zeros(1, 1, 8, 8))
     before = peak_kib()
@@ -172,7 +172,7 @@ def measure(
         cpu = time.process_time() - cpu
         projectors[name] = projector
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
-            growth = fresh.apply(peak_growth, (name, beam, size, count, max(batches)))
+            growth = fresh.apply(peak_growth, (name, beam, size, count))
         facts[name] = {
             "build_cpu_s": round(cpu, 2),
             "matrix_mib": projector.matrix_mib and round(projector.matrix_mib),

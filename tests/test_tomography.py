@@ -126,6 +126,13 @@ def test_impossible_geometry(arguments, match):
         fm.Tomography(**({"image_shape": (8, 8), "angles": [0.0, 90.0]} | arguments))
 
 
+def test_a_matrix_beyond_32_bits_is_refused(monkeypatch):
+    monkeypatch.setattr(fm.tomography.rays, "_MOST_ENTRIES", 500)
+    assert fm.Tomography((8, 8), [0, 30.0, 90]).matrix.values.numel() < 500
+    with pytest.raises(ValueError, match="more than 500 entries; use larger pixels or fewer"):
+        fm.Tomography((16, 16), [0, 30.0, 90])
+
+
 def test_rays_that_miss_everything_measure_zero():
     A = fm.Tomography((4, 4), [0, 45.0], detectors=41)
     y = A(torch.ones(1, 1, 4, 4))

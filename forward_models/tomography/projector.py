@@ -34,11 +34,11 @@ class Projector(LinearOperator):
 
     A geometry is the rays of one view, which every view turns by its angle, and the shadow that a
     point throws on the detector. The matrix follows from them; it is built once, O(pixels * views),
-    and kept with its transpose, so that the adjoint is exact. Memory: 24 bytes per entry in one
-    precision, both directions, and up to that again while building; an entry is a pixel that a ray
-    meets, about 4 / pi * pixels * views * (pixel spacing / spacing of the rays at the axis). Cost
-    of a product: proportional to the entries. Only real single and double precision: leave
-    autocast before calling.
+    and kept with its transpose, so that the adjoint is exact. Memory: 24 bytes per entry, both
+    directions, in one precision; an entry is a pixel that a ray meets, of which there are about
+    4 / pi * pixels * views * (pixel spacing / spacing of the rays at the axis). Cost of a product:
+    proportional to the entries. Only real single and double precision: leave autocast before
+    calling.
 
     Attributes:
         grid: the pixels in mm.

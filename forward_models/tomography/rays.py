@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # A shadow may be off by rounding; a ray that only seems to hit gets length zero.
 _SLACK = 1e-6
+# Positions are kept in 32 bits.
+_MOST_ENTRIES = 2**31 - 1
 
 
 class Rays(NamedTuple):
@@ -45,51 +47,66 @@ def system_matrix(grid: Grid, angles: Tensor, rays: Rays, shadow: Shadow) -> Spa
     q = dy |sin| for a line with the normal (cos, sin), and its area is dx * dy. A pixel is met by
     the rays between the shadows of its corners.
 
-    Raises ValueError if there are 2^31 entries or more.
+    Raises ValueError, before anything large is allocated, if there are 2^31 entries or more.
     """
     import numpy as np
     from scipy.sparse import coo_array
 
     size = (len(rays.turn), grid.shape[0] * grid.shape[1])
-    pointers, columns, values = [np.zeros(1, np.int64)], [], []
-    entries = 0
-    for angle in np.deg2rad(angles.numpy()):
-        ray, pixel, length = _view(grid, angle, rays, shadow)
-        if entries + len(ray) > np.iinfo(np.int32).max:
+    turns = np.deg2rad(angles.numpy())
+    most = 0
+    for angle in turns:
+        most += int(_meetings(grid, angle, rays, shadow)[1].sum())
+        if most > _MOST_ENTRIES:
             raise ValueError(
-                f"{len(angles)} views of {size[1]} pixels by {size[0]} rays give more than "
-                "2^31 - 1 entries of the system matrix; use larger pixels or fewer angles, or "
+                f"{len(turns)} views of {size[1]} pixels by {size[0]} rays give a system matrix "
+                f"of more than {_MOST_ENTRIES} entries; use larger pixels or fewer angles, or "
                 "stack operators with a part of the angles each"
             )
+    pointers = np.zeros(len(turns) * size[0] + 1, np.int32)
+    columns, values = np.empty(most, np.int32), np.empty(most)
+    end = 0
+    for a, angle in enumerate(turns):
+        ray, pixel, length = _view(grid, angle, rays, shadow)
         view = coo_array((length, (ray, pixel)), shape=size).tocsr()
-        pointers.append(view.indptr[1:].astype(np.int64) + entries)
-        columns.append(view.indices)
-        values.append(view.data)
-        entries += len(ray)
+        pointers[a * size[0] + 1 : (a + 1) * size[0] + 1] = end + view.indptr[1:]
+        start, end = end, end + view.nnz
+        columns[start:end], values[start:end] = view.indices, view.data
     return SparseMatrix(
-        torch.from_numpy(np.concatenate(pointers).astype(np.int32)),
-        torch.from_numpy(np.concatenate(columns)),
-        torch.from_numpy(np.concatenate(values)),
-        (len(angles) * size[0], size[1]),
+        torch.from_numpy(pointers),
+        torch.from_numpy(columns[:end]),
+        torch.from_numpy(values[:end]),
+        (len(turns) * size[0], size[1]),
     )
+
+
+def _turned(grid: Grid, angle: float, shift: float) -> tuple[NDArray, NDArray]:
+    """(lateral, depth) in mm of the pixel centres, or of their corners with shift -0.5."""
+    import numpy as np
+
+    y, x = grid.lines(shift)
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.add.outer(sin * y, cos * x), np.add.outer(cos * y, -sin * x)
+
+
+def _meetings(grid: Grid, angle: float, rays: Rays, shadow: Shadow) -> tuple[NDArray, NDArray]:
+    """The first ray that may meet each pixel, and how many may, (H * W,) each."""
+    import numpy as np
+
+    corners = shadow(*_turned(grid, angle, -0.5))
+    left, right = np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:])
+    low, high = np.minimum(left[:, :-1], left[:, 1:]), np.maximum(right[:, :-1], right[:, 1:])
+    bins = len(rays.turn)
+    first = np.clip(np.ceil(low - _SLACK), 0, bins).astype(np.int32).ravel()
+    last = np.clip(np.floor(high + _SLACK), -1, bins - 1).astype(np.int32).ravel()
+    return first, np.maximum(last - first + 1, 0)
 
 
 def _view(grid: Grid, angle: float, rays: Rays, shadow: Shadow) -> tuple[NDArray, NDArray, NDArray]:
     """(ray, pixel, length in mm) of every entry of one view, pixel by pixel."""
     import numpy as np
 
-    cos, sin = np.cos(angle), np.sin(angle)
-
-    def turned(shift: float) -> tuple[NDArray, NDArray]:
-        y, x = grid.lines(shift)
-        return np.add.outer(sin * y, cos * x), np.add.outer(cos * y, -sin * x)
-
-    corners = shadow(*turned(-0.5))
-    left, right = np.minimum(corners[:-1], corners[1:]), np.maximum(corners[:-1], corners[1:])
-    low, high = np.minimum(left[:, :-1], left[:, 1:]), np.maximum(right[:, :-1], right[:, 1:])
-    first = np.maximum(np.ceil(low - _SLACK), 0).astype(np.int32).ravel()
-    last = np.minimum(np.floor(high + _SLACK), len(rays.turn) - 1).astype(np.int32).ravel()
-    count = np.maximum(last - first + 1, 0)
+    first, count = _meetings(grid, angle, rays, shadow)
     pixel = np.repeat(np.arange(count.size, dtype=np.int32), count)
     ray = np.arange(pixel.size) + np.repeat(first - (np.cumsum(count) - count), count)
 
@@ -98,7 +115,7 @@ def _view(grid: Grid, angle: float, rays: Rays, shadow: Shadow) -> tuple[NDArray
     wide, narrow = np.maximum(p, q), np.minimum(p, q)
     # A ray along a pixel border belongs half to either side: a steep edge, not a step.
     edge = np.maximum(narrow, 1e-9 * wide)
-    lateral, depth = (np.repeat(part.ravel(), count) for part in turned(0.0))
+    lateral, depth = (np.repeat(part.ravel(), count) for part in _turned(grid, angle, 0.0))
     distance = lateral * np.cos(rays.turn)[ray] + depth * np.sin(rays.turn)[ray] - rays.offset[ray]
     length = ((wide + edge) / (2 * edge))[ray] - np.abs(distance) / edge[ray]
     length = np.minimum(length, 1) * (dx * dy / wide)[ray]
