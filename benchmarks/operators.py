@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ def measure(pair: Pair, size: int, batch: int, repeats: int) -> list[dict[str, o
             for kind, run, value in (("forward", forward, x), ("adjoint", adjoint, y)):
                 if run is None:
                     continue
-                spent = timed(lambda run=run, value=value: run(value))
+                spent = timed(partial(run, value))
                 if repeat:  # the first round warms up
                     times.setdefault((name, kind), []).append(spent)
     rows: list[dict[str, object]] = []
@@ -102,33 +103,38 @@ def peak_rise(run: Callable[[], object]) -> float:
     return (status("VmHWM") - before) / 1024
 
 
-def report_memory(name: str, who: str, size: int, batch: int) -> None:
-    """Print the rise for the forward and the adjoint product, as JSON; run in its own process."""
+def report_memory(name: str, who: str, sizes: list[int], batches: list[int]) -> None:
+    """Print the rise for every size, batch and kind of product, as JSON; run in its own process."""
     pair = next(p for p in PAIRS if p.name == name)
-    everyone = contenders(pair, size)
-    x, y = inputs(pair, size, batch)
-    rise: dict[str, float | None] = {}
-    if who in everyone:
+    rise: dict[str, float] = {}
+    for size in sizes:
+        everyone = contenders(pair, size)
+        if who not in everyone:
+            break
         forward, adjoint = everyone[who]
-        rise["forward"] = round(peak_rise(lambda: forward(x)), 1)
-        if adjoint is not None:
-            rise["adjoint"] = round(peak_rise(lambda: adjoint(y)), 1)
+        for batch in batches:
+            x, y = inputs(pair, size, batch)
+            rise[f"{size} {batch} forward"] = round(peak_rise(partial(forward, x)), 1)
+            if adjoint is not None:
+                rise[f"{size} {batch} adjoint"] = round(peak_rise(partial(adjoint, y)), 1)
     print(json.dumps(rise))
 
 
-def memory(pair: Pair, size: int, batch: int, rows: list[dict[str, object]]) -> None:
-    """Add the memory of ours and every peer to the rows of this size and batch."""
+def memory(pair: Pair, sizes: list[int], batches: list[int], rows: list[dict[str, object]]) -> None:
+    """Add the memory of ours and every peer to the rows of this pair."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     for who in ("ours", *pair.peers):
-        command = [sys.executable, __file__, "--memory-of", pair.name, who, str(size), str(batch)]
+        command = [sys.executable, __file__, "--memory-of", pair.name, who]
+        command += ["--size", *map(str, sizes), "--batch", *map(str, batches)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"  memory of {who}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
             continue
         rise = json.loads(done.stdout.strip().splitlines()[-1])
         for row in rows:
-            if row["kind"] in rise:
-                row[f"{who}_mib"] = rise[row["kind"]]
+            key = f"{row['size']} {row['batch']} {row['kind']}"
+            if key in rise:
+                row[f"{who}_mib"] = rise[key]
 
 
 def show(row: dict[str, object]) -> None:
@@ -149,25 +155,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE / "results")
-    parser.add_argument("--memory-of", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     if options.memory_of:
-        name, who, size, batch = options.memory_of
-        report_memory(name, who, int(size), int(batch))
+        report_memory(*options.memory_of, options.size, options.batch)
         return
     chosen = [p for p in PAIRS if not options.only or p.name.startswith(tuple(options.only))]
     rows: list[dict[str, object]] = []
     for pair in chosen:
+        added = []
         for size in options.size:
             for batch in options.batch:
-                added = measure(pair, size, batch, options.repeats)
-                if not options.no_memory:
-                    memory(pair, size, batch, added)
-                for row in added:
-                    show(row)
-                rows += added
+                added += measure(pair, size, batch, options.repeats)
+        if not options.no_memory:
+            memory(pair, options.size, options.batch, added)
+        for row in added:
+            show(row)
+        rows += added
     report = {
         "torch": torch.__version__, "threads": options.threads, "repeats": options.repeats,
         "machine": platform.machine(), "cores": os.cpu_count(),

@@ -170,7 +170,7 @@ def _recipe(
     if why is not None:
         able = [m.name for m in methods() if m.refusal(posterior) is None]
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
-                         f"Methods that can: {', '.join(able)}")  # fmt: skip
+                         f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
     return method.name, method.build(posterior, steps or method.steps)
 
 
