@@ -110,6 +110,109 @@ def _finufft(size: int, A: Any) -> Projector:
     )
 
 
+def _seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def _varying_kernels() -> Tensor:
+    return torch.stack([fm.gaussian_kernel(width, 15) for width in (0.5, 1.0, 1.5, 2.0)])
+
+
+def _varying(size: int, A: Any) -> Projector:
+    weights = fm.grid_weights(size, size, 2, 2).float()[None, None].expand(1, 3, 4, size, size)
+    kernels = _varying_kernels().float()[None, None].expand(1, 3, 4, 15, 15)
+    # deepinv has no zero padding here; reflection costs the same.
+    other = _physics().SpaceVaryingBlur(filters=kernels, multipliers=weights, padding="reflect")
+    return _linear(other)
+
+
+def _interpolated(size: int, A: Any) -> Projector:
+    from torch.nn.functional import interpolate
+
+    coarse = (size // 4, size // 4)
+    return (lambda x: interpolate(x, coarse, mode="bicubic", antialias=True), None)
+
+
+def _kornia_blur(size: int, A: Any) -> Projector:
+    from kornia.filters import filter2d
+
+    kernel = SMALL[:, 0].flip(-2, -1)
+    return (lambda x: filter2d(x, kernel, border_type="reflect"), None)
+
+
+def _mosaic(size: int, A: Any) -> Projector:
+    # It keeps the mosaic as three channels with zeros.
+    other = _physics().Demosaicing(img_size=(3, size, size))
+    return (lambda x: other.A(x), None)
+
+
+def _matrix(size: int, A: Any) -> Projector:
+    return _linear(_physics().CompressedSensing(m=100, img_size=(1, size, size)))
+
+
+def _camera(size: int, A: Any) -> Projector:
+    other = _physics().SinglePixelCamera(
+        m=size * size // 4, img_size=(1, size, size), ordering="cake_cutting"
+    )
+    # It returns its measurement on the grid of the image.
+    like = other.A(torch.zeros(1, 1, size, size))
+    grids: dict[int, Tensor] = {}
+
+    def adjoint(y: Tensor) -> object:
+        grid = grids.setdefault(len(y), like.expand(len(y), *like.shape[1:]).contiguous())
+        return other.A_adjoint(grid)
+
+    return (lambda x: other.A(x), adjoint)
+
+
+def _structured(size: int, A: Any) -> Projector:
+    other = _physics().StructuredRandom(
+        img_size=(1, size, size), output_size=(1, size // 2, size // 2)
+    )
+    return (lambda x: other.A(x), lambda y: other.A_adjoint(y.reshape(-1, 1, size // 2, size // 2)))
+
+
+def _random_rows(size: int) -> fm.LinearOperator:
+    shape = (1, size, size)
+    rows = torch.randperm(size * size, generator=_seeded())[: size * size // 4]
+    signs = fm.RandomSigns(shape, _seeded())
+    return fm.Subsampled(fm.CosineTransform(shape) @ signs, rows)
+
+
+def with_gradient(forward: Callable[[Tensor], Tensor]) -> Projector:
+    """A nonlinear map and, in place of an adjoint, the gradient of |f(x)|^2 by autograd."""
+
+    def gradient(x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            return torch.autograd.grad(forward(leaf).square().sum(), leaf)[0]
+
+    return forward, gradient
+
+
+def _phase_retrieval(size: int, A: Any) -> Projector:
+    physics = _physics()
+    B = physics.LinearPhysics(
+        A=lambda x: torch.fft.fft2(torch.nn.functional.pad(x, [size // 2] * 4), norm="ortho"),
+        A_adjoint=None,
+    )
+    other = physics.PhaseRetrieval(B=B)
+    return with_gradient(lambda x: other.A(x))
+
+
+def _kornia_jpeg(size: int, A: Any) -> Projector:
+    from kornia.enhance import jpeg_codec_differentiable
+
+    quality = torch.tensor([50.0])
+    return with_gradient(lambda x: jpeg_codec_differentiable(x, quality))
+
+
+def _ptychography(size: int) -> Any:
+    probe = fm.gaussian_kernel(size / 16, size // 4).to(torch.complex128)
+    steps = torch.linspace(0, size - size // 4, 5).round().long()
+    return fm.Ptychography(probe, torch.cartesian_prod(steps, steps), (size, size))
+
+
 PAIRS: list[Pair] = [
     Pair(
         "mask",
@@ -155,4 +258,63 @@ PAIRS: list[Pair] = [
         channels=1,
         complex=True,
     ),
+    Pair(
+        "blur 7x7 reflect, kornia",
+        lambda n: fm.Blur(SMALL[0, 0], "reflect"),
+        {"kornia": _kornia_blur},
+    ),
+    Pair(
+        "blur varying, 4 kernels 15x15",
+        lambda n: fm.VaryingBlur(_varying_kernels(), fm.grid_weights(n, n, 2, 2)),
+        {"deepinv": _varying},
+    ),
+    Pair("downsampling x4, boxes", lambda n: fm.Downsampling(4)),
+    Pair(
+        "resize x1/4, bicubic",
+        lambda n: fm.Resize((3, n, n), (n // 4, n // 4)),
+        {
+            "deepinv": lambda n, A: _linear(_physics().DownsamplingMatlab(factor=4)),
+            "torch": _interpolated,
+        },
+    ),
+    Pair(
+        "grey",
+        lambda n: fm.greyscale(),
+        {"deepinv": lambda n, A: _linear(_physics().Decolorize())},
+    ),
+    Pair(
+        "Bayer mosaic",
+        lambda n: fm.BayerMosaic(),
+        {
+            "deepinv": _mosaic,
+        },
+    ),
+    Pair(
+        "matrix, 100 rows",
+        lambda n: fm.gaussian_sensing(100, (1, n, n), _seeded()),
+        {"deepinv": _matrix},
+        channels=1,
+    ),
+    Pair(
+        "single pixel, n^2 / 4 patterns",
+        lambda n: fm.SinglePixel((1, n, n), n * n // 4),
+        {"deepinv": _camera},
+        channels=1,
+    ),
+    Pair(
+        "random signs, n^2 / 4 cosine rows",
+        _random_rows,
+        {"deepinv (sines along rows)": _structured},
+        channels=1,
+        note="a two-dimensional transform; the peer's is one-dimensional, along the rows only",
+    ),
+    Pair("random convolution", lambda n: fm.RandomConvolution((1, n, n), _seeded()), channels=1),
+    Pair(
+        "phase retrieval",
+        lambda n: fm.PhaseRetrieval(2.0, "intensity"),
+        {"deepinv": _phase_retrieval},
+        channels=1,
+    ),
+    Pair("JPEG, quality 50", lambda n: fm.JPEG(50), {"kornia": _kornia_jpeg}),
+    Pair("ptychography, 25 probes", _ptychography, channels=1, complex=True),
 ]

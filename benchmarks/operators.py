@@ -2,12 +2,13 @@
 
     python benchmarks/operators.py --size 256 512 --batch 1 8
 
-The list of operators and peers is `operator_pairs.py`. Times are medians over interleaved repeats
-(each repeat runs ours and every peer once, so that a busy machine slows all alike), on one thread
-unless --threads says otherwise. "Memory" is how far the peak of the process rises above its level
-before the call, ours and peers each in a process of its own whose allocator gives freed memory
-back at once. Peers that are not installed are left out. Ratios are peer over ours: above 1 ours is
-faster.
+The list of operators and peers is `operator_pairs.py`; CT has a benchmark of its own,
+`tomography.py`. Times are medians over interleaved repeats (each repeat runs ours and every peer
+once, so that a busy machine slows all alike), on one thread unless --threads says otherwise.
+"Memory" is how far the peak of the process rises above its level before the call, ours and peers
+each in a process of its own whose allocator gives freed memory back at once. For nonlinear
+operators "adjoint" is the gradient of |f(x)|^2, evaluation included. Peers that are not installed
+are left out. Ratios are peer over ours: above 1 ours is faster.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from operator_pairs import PAIRS, Pair, Projector
+from operator_pairs import PAIRS, Pair, Projector, with_gradient
 from torch import Tensor
+
+from forward_models import LinearOperator
 
 HERE = Path(__file__).parent
 
@@ -34,7 +37,10 @@ HERE = Path(__file__).parent
 def contenders(pair: Pair, size: int) -> dict[str, Projector]:
     """Ours, and the peers that are installed."""
     ours = pair.make(size)
-    found: dict[str, Projector] = {"ours": (ours, ours.adjoint)}
+    linear = isinstance(ours, LinearOperator)
+    found: dict[str, Projector] = {
+        "ours": (ours, ours.adjoint) if linear else with_gradient(ours),
+    }
     for name, build in pair.peers.items():
         try:
             found[name] = build(size, ours)
@@ -44,12 +50,13 @@ def contenders(pair: Pair, size: int) -> dict[str, Projector]:
 
 
 def inputs(pair: Pair, size: int, batch: int) -> tuple[Tensor, Tensor]:
-    """An image and our measurement of it."""
+    """An image, and what the second product is taken of: our measurement, or the image again."""
     generator = torch.Generator().manual_seed(0)
     dtype = torch.complex64 if pair.complex else torch.float32
     shape = pair.shape(size)
     x = torch.randn(batch, *shape, generator=generator, dtype=dtype)
-    return x, pair.make(size)(x)
+    ours = pair.make(size)
+    return x, ours(x) if isinstance(ours, LinearOperator) else x
 
 
 def timed(run: Callable[[], object]) -> float:
