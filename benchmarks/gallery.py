@@ -204,7 +204,7 @@ def draw(out: Path, columns: int = 8) -> None:
             inset.set_yticks([])
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.975, wspace=0.04, hspace=0.14)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=110)
+    figure.savefig(out, dpi=90)
     print(f"{len(tiles) - 1} forward models in {out}")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import forward_models
 from inverse import cli
 
 README = Path(__file__).parent.parent / "README.md"
+CATALOGUE = README.parent / "forward_models/README.md"
 
 
 def test_the_examples_run_as_printed(tmp_path, monkeypatch):
@@ -27,6 +29,17 @@ def test_the_examples_run_as_printed(tmp_path, monkeypatch):
     assert names["torch"].allclose(ours, names["White"]().denoise(x, 0.7), atol=1e-5)
 
 
+def test_the_catalogue_is_true(capsys):
+    text = CATALOGUE.read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
+    exec(compile(block, "forward_models/README.md", "exec"), {})
+    assert "the adjoint fits" in capsys.readouterr().out
+    names = set(re.findall(r"`(?:fm\.)?([A-Za-z_]\w+)(?=[`(])", text))
+    known = {name for name in names if hasattr(forward_models, name)}
+    assert len(known) > 80
+    assert not {name for name in names - known if name[0].isupper()}
+
+
 def test_every_command_is_one_of_the_parser(capsys):
     text = README.read_text()
     commands = set(re.findall(r"^inverse (\w+)", text, re.M))
@@ -37,5 +50,6 @@ def test_every_command_is_one_of_the_parser(capsys):
 
 
 def test_linked_files_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text()):
-        assert target.startswith("http") or (README.parent / target).exists(), target
+    for page in (README, CATALOGUE):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), target
