@@ -43,19 +43,28 @@ def _linear(other: Any) -> Projector:
     return (lambda x: other.A(x), lambda y: other.A_adjoint(y))
 
 
-SMALL = fm.gaussian_kernel(1.0)[None, None].float()  # 7 x 7
-LARGE = torch.rand(31, 31, generator=torch.Generator().manual_seed(0))[None, None] / 481
+def _random_kernel(size: int) -> Tensor:
+    kernel = torch.rand(size, size, generator=torch.Generator().manual_seed(0)).double()
+    return kernel / kernel.sum()
+
+
+KERNELS = {
+    "Gaussian 7x7": fm.gaussian_kernel(1.0),  # an outer product
+    "7x7": _random_kernel(7),
+    "31x31": _random_kernel(31),
+}
+SMALL = KERNELS["Gaussian 7x7"]
 
 
 def _mask(size: int) -> Tensor:
     return fm.random_mask((size, size), 0.5, torch.Generator().manual_seed(0))
 
 
-def _blur(kernel: Tensor, padding: Any) -> Pair:
-    k = kernel[0, 0]
+def _blur(name: str, padding: Any) -> Pair:
+    kernel = KERNELS[name].float()[None, None]
     return Pair(
-        f"blur {k.shape[0]}x{k.shape[1]} {padding}",
-        lambda n: fm.Blur(k, padding),
+        f"blur {name} {padding}",
+        lambda n: fm.Blur(KERNELS[name], padding),
         {
             "deepinv": lambda n, A: _linear(
                 _physics().BlurFFT(img_size=(3, n, n), filter=kernel)
@@ -136,7 +145,7 @@ def _interpolated(size: int, A: Any) -> Projector:
 def _kornia_blur(size: int, A: Any) -> Projector:
     from kornia.filters import filter2d
 
-    kernel = SMALL[:, 0].flip(-2, -1)
+    kernel = SMALL.float()[None]
     return (lambda x: filter2d(x, kernel, border_type="reflect"), None)
 
 
@@ -224,17 +233,20 @@ PAIRS: list[Pair] = [
         },
     ),
     *(
-        _blur(kernel, padding)
-        for kernel in (SMALL, LARGE)
+        _blur(name, padding)
+        for name in KERNELS
         for padding in ("circular", "reflect", "replicate", "constant", "valid")
     ),
     Pair(
         "downsampling x4 by a kernel",
-        lambda n: fm.Downsampling(4, SMALL[0, 0]),
+        lambda n: fm.Downsampling(4, SMALL),
         {
             "deepinv": lambda n, A: _linear(
                 _physics().Downsampling(
-                    img_size=(3, n, n), factor=4, filter=SMALL, padding="circular"
+                    img_size=(3, n, n),
+                    factor=4,
+                    filter=SMALL.float()[None, None],
+                    padding="circular",
                 )
             )
         },
@@ -259,8 +271,8 @@ PAIRS: list[Pair] = [
         complex=True,
     ),
     Pair(
-        "blur 7x7 reflect, kornia",
-        lambda n: fm.Blur(SMALL[0, 0], "reflect"),
+        "blur Gaussian 7x7 reflect, kornia",
+        lambda n: fm.Blur(SMALL, "reflect"),
         {"kornia": _kornia_blur},
     ),
     Pair(

@@ -131,6 +131,24 @@ class Blur(LinearOperator):
             return by_a_few_images(lambda part: _filter(part, spectrum), y)
         return fold(self._convolution.adjoint(y), self.padding, self._margins)
 
+    def apply_coarse(self, x: Tensor, stride: int) -> Tensor:
+        """Every stride-th row and column of A x, (B, C, rows, columns), for a checked x."""
+        if self.padding == "circular" and self._convolution.is_fourier(x, stride):
+            return self._apply(x)[..., ::stride, ::stride]
+        return self._convolution.apply_coarse(extend(x, self.padding, self._margins), stride)
+
+    def adjoint_coarse(self, y: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+        """The adjoint of `apply_coarse` for images (B, C, *size)."""
+        (height, width), (h, w) = size, self.kernel_size
+        if self.padding != "valid":
+            height, width = height + h - 1, width + w - 1
+        if self.padding == "circular" and self._convolution.is_fourier(y, stride):
+            fine = y.new_zeros(*y.shape[:2], *size)
+            fine[..., ::stride, ::stride] = y
+            return self._adjoint(fine)
+        extended = self._convolution.adjoint_coarse(y, stride, (height, width))
+        return fold(extended, self.padding, self._margins)
+
     def _normal(self, x: Tensor) -> Tensor:
         if self.padding == "circular" and self._convolution.is_fourier(x):
             power = self.circular_spectrum(x).abs().square()

@@ -44,12 +44,14 @@ class Convolution:
         self._profiles = _separate(kernels[0]) if len(kernels) == 1 else None
         self._spectra: dict[tuple[int, int], Constant] = {}
 
-    def is_fourier(self, x: Tensor) -> bool:
+    def is_fourier(self, x: Tensor, stride: int = 1) -> bool:
         """Whether transforms are the fastest way for a batch like x (B, C, H, W)."""
         h, w = self._kernels.value.shape[-2:]
         if self._profiles is not None:
-            return h + w > _SEPARABLE_TAPS
-        return h * w > (_DIRECT_TAPS_OF_A_BLOCK if _fills_a_block(x) else _DIRECT_TAPS)
+            return h + w > _SEPARABLE_TAPS * stride
+        # Sums at every stride-th pixel along both axes are cheaper by its square.
+        taps = _DIRECT_TAPS_OF_A_BLOCK if _fills_a_block(x) else _DIRECT_TAPS
+        return h * w > taps * stride**2
 
     def apply(self, x: Tensor) -> Tensor:
         if self.is_fourier(x):
@@ -75,6 +77,37 @@ class Convolution:
         if max(zeros) <= _NATIVE_ZEROS:
             return _correlate(y, self._kernels.like(y), zeros)
         return _correlate(_surround(y, zeros), self._kernels.like(y))
+
+    def apply_coarse(self, x: Tensor, stride: int) -> Tensor:
+        """Every stride-th row and column of `apply(x)`, (B, C, rows, columns)."""
+        if self._taps is None or self.is_fourier(x, stride):
+            return self.apply(x)[..., ::stride, ::stride]
+        if self._profiles is None:
+            taps = _reversed(self._taps)
+            return by_a_few_images(lambda part: _slide(part, taps, (stride, stride)), x)
+        rows, columns = (_reversed(taps) for taps in self._profiles)
+        return by_a_few_images(
+            lambda part: _slide(_slide(part, rows, (stride, 1)), columns, (1, stride)), x
+        )
+
+    def adjoint_coarse(self, y: Tensor, stride: int, size: tuple[int, int]) -> Tensor:
+        """The adjoint of `apply_coarse` for x (B, C, *size)."""
+        h, w = self._kernels.value.shape[-2:]
+        height, width = size
+        if self._taps is None or self.is_fourier(y, stride):
+            fine = _spread(y, [[1.0]], (stride, stride), (height - h + 1, width - w + 1))
+            return self.adjoint(fine)
+        if self._profiles is None:
+            taps = _reversed(self._taps)
+            return by_a_few_images(lambda part: _spread(part, taps, (stride, stride), size), y)
+        rows, columns = (_reversed(taps) for taps in self._profiles)
+        narrow = (height, y.shape[-1])
+        return by_a_few_images(
+            lambda part: _spread(
+                _spread(part, rows, (stride, 1), narrow), columns, (1, stride), size
+            ),
+            y,
+        )
 
     def _adjoint_separable(self, y: Tensor) -> Tensor:
         assert self._profiles is not None
@@ -133,15 +166,34 @@ def _reversed(taps: Taps) -> Taps:
     return [row[::-1] for row in taps[::-1]]
 
 
-def _slide(x: Tensor, taps: Taps) -> Tensor:
-    """y[i, j] = sum_mn taps[m][n] x[i + m, j + n], one tap after the other."""
-    height, width = x.shape[-2] - len(taps) + 1, x.shape[-1] - len(taps[0]) + 1
-    y = taps[0][0] * x[..., :height, :width]
+def _places(offset: int, count: int, stride: int) -> slice:
+    """`count` positions from `offset` on, `stride` apart."""
+    return slice(offset, offset + (count - 1) * stride + 1, stride)
+
+
+def _slide(x: Tensor, taps: Taps, stride: tuple[int, int] = (1, 1)) -> Tensor:
+    """y[i, j] = sum_mn taps[m][n] x[s i + m, t j + n], s, t = stride, one tap after the other."""
+    height = (x.shape[-2] - len(taps)) // stride[0] + 1
+    width = (x.shape[-1] - len(taps[0])) // stride[1] + 1
+    y = None
     for m, row in enumerate(taps):
+        rows = _places(m, height, stride[0])
         for n, tap in enumerate(row):
-            if m or n:
-                y = y.add_(x[..., m : m + height, n : n + width], alpha=tap)
+            seen = x[..., rows, _places(n, width, stride[1])]
+            y = tap * seen if y is None else y.add_(seen, alpha=tap)
+    assert y is not None
     return y
+
+
+def _spread(y: Tensor, taps: Taps, stride: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The adjoint of `_slide` for x (B, C, *size)."""
+    height, width = y.shape[-2:]
+    x = y.new_zeros(*y.shape[:-2], *size)
+    for m, row in enumerate(taps):
+        rows = _places(m, height, stride[0])
+        for n, tap in enumerate(row):
+            x[..., rows, _places(n, width, stride[1])].add_(y, alpha=tap)
+    return x
 
 
 def _surround(y: Tensor, zeros: tuple[int, int]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal, final
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import avg_pool2d
 
 from ..checks import Shape, check_shape
 from ..linear import SVD, LinearOperator
@@ -116,17 +116,14 @@ class Downsampling(LinearOperator):
     def _apply(self, x: Tensor) -> Tensor:
         if self.blur is None:
             return avg_pool2d(x, self.factor)
-        return self.blur._apply(x)[..., :: self.factor, :: self.factor]
+        return self.blur.apply_coarse(x, self.factor)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         f = self.factor
         if self.blur is None:
             return y.repeat_interleave(f, -2).repeat_interleave(f, -1) / f**2
-        _, height, width = self.blur.output_shape(self.input_shape(tuple(y.shape[1:])))
-        # A pixel followed by f - 1 zeros along each axis, cut to the size of the fine image.
-        fine = pad(y[..., None, :, None], (0, f - 1, 0, 0, 0, f - 1))
-        fine = fine.reshape(*y.shape[:2], y.shape[-2] * f, y.shape[-1] * f)
-        return self.blur._adjoint(fine[..., :height, :width])
+        _, height, width = self.input_shape(tuple(y.shape[1:]))
+        return self.blur.adjoint_coarse(y, self.factor, (height, width))
 
     def _gram_diagonal(self, y: Tensor) -> Tensor | None:
         if self.blur is not None:
