@@ -142,6 +142,24 @@ class Observation(ForwardModel):
         self._check_against(y, z)
         return self.noise.gaussian(y, z, self._measured(z))
 
+    def curvature(self, y: Tensor, x: Tensor, v: Tensor) -> Tensor:
+        """v^T J^T W J v, (B,), for J the derivative of f at x and W the curvature of the noise.
+
+        What -log p(y | x0) curves by along v (B, *event) where f is taken as linear; never
+        negative. Costs one evaluation of f and one of its derivative.
+        """
+        if not isinstance(self.noise, IndependentNoise):
+            raise TypeError(f"{type(self.noise).__name__} noise has no diagonal curvature")
+        y, z = self.check_measurement(y), self.operator.apply(x)
+        self._check_against(y, z)
+        measured = self._measured(z)
+        if measured is not None:
+            y, z = (torch.where(measured, t, self._neutral(t)) for t in (y, z))
+        terms = self.noise.curvature(y, z) * self.operator.jvp(x, v).abs().square()
+        if measured is not None:
+            terms = torch.where(measured, terms, torch.zeros_like(terms))
+        return terms.flatten(1).sum(1)
+
     def linear_gaussian(self, y: Tensor) -> tuple[LinearGaussian, Tensor] | None:
         """The same measurement as a LinearGaussian one, where it is exactly that; else None."""
         return self.noise.linear_gaussian(self.operator, y)

@@ -486,6 +486,7 @@ def test_operators_under_torch_func():
         fm.Blur(KERNEL, "replicate"), fm.Blur(OUTER[0], "reflect"), fm.Blur(OUTER[2]),
         fm.VaryingBlur(normal(2, 3, 3), fm.grid_weights(9, 7, 2, 1)),
         fm.Resize((3, 9, 7), (4, 5)), fm.greyscale(), fm.BayerMosaic(),
+        fm.Downsampling(2, OUTER[0], "reflect", (3, 9, 7)),
     ):  # fmt: skip
         xs = normal(4, 2, 3, 9, 7)
         ys = torch.stack([A(x) for x in xs])

@@ -8,13 +8,17 @@ import pytest
 import torch
 from problems import DOUBLE, Component, problem
 
+import inverse
 import priors
 from forward_models import (
     Blur,
     ForwardModel,
+    Gaussian,
     Inpainting,
     LinearGaussian,
     MatrixOperator,
+    Observation,
+    from_simulator,
     gaussian_kernel,
 )
 from inverse.likelihoods import (
@@ -47,6 +51,36 @@ LIFTS = {
     "normalized": lambda m, y: NormalizedPlugIn(m, y, zeta=1.0, schedule=priors.VP(), steps=1000),
 }
 every_lift = pytest.mark.parametrize("lift", LIFTS.values(), ids=LIFTS.keys())
+
+
+@pytest.mark.parametrize("sigma", [1e-3, 0.3, 3.0])
+def test_plug_in_of_an_observation_ends_at_the_best_point_of_its_line(sigma):
+    """For a linear f and Gaussian noise the line search is exact; small shifts are left alone."""
+    prior, linear, y, x = problem()
+    free = PlugIn(linear, y).shift(moments(prior, x, sigma))
+    given = moments(prior, x, sigma)
+    observed = Observation(linear.operator, Gaussian(linear.sigma))
+    shift = PlugIn(observed, y).shift(given)
+    # log p is a parabola in the step; three values give its vertex.
+    here, half, there = (
+        linear.log_likelihood(y[:1], given.x0 + step * free) for step in (0.0, 0.5, 1.0)
+    )
+    bend = 2 * (here - 2 * half + there)
+    vertex = (-(there - here - bend) / (2 * bend)).clamp(max=1)
+    expected = vertex.reshape(-1, *[1] * (x.ndim - 1)) * free
+    torch.testing.assert_close(shift, expected, rtol=1e-6, atol=1e-9)
+    if sigma == 1e-3:
+        torch.testing.assert_close(shift, free, rtol=1e-12, atol=0)
+
+
+def test_plug_in_of_a_steep_simulator_does_not_leap():
+    """y = x^2 measured finely: a bare gradient step leaves for infinity, a bounded one not."""
+    prior = priors.Gaussian(torch.ones(4, dtype=DOUBLE), 1.0)
+    model = from_simulator(lambda x: x.square(), Gaussian(0.01), (4,))
+    y = torch.full((1, 4), 1.44, dtype=DOUBLE)
+    samples = inverse.sample(inverse.condition(prior, model, y), n=8, steps=100, seed=0)
+    assert samples.diagnostics["method"] == "dps"
+    assert float((samples.x.abs() - 1.2).abs().max()) < 0.1
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.3, 1.0, 10.0])

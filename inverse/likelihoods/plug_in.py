@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel, LinearGaussian
+from forward_models import ForwardModel, IndependentNoise, LinearGaussian, Observation
 from priors import Schedule
 
 from .likelihood import Likelihood, Moments
@@ -18,9 +18,17 @@ class PlugIn(Likelihood):
     """log p_sigma(y | x) ~ log p(y | E[x0 | x]), for any differentiable forward model.
 
     Exact as sigma -> 0; overconfident wherever Cov[x0 | x] is not small beside the measurement's
-    own uncertainty. Costs one gradient of the model and one vector-Jacobian product.
+    own uncertainty: there the shift d = Cov[x0 | x] grad log p(y | x0) would leap over the images
+    that explain y. For an `Observation` with independent noise it therefore ends where the
+    likelihood along it is largest, by its slope and curvature at E[x0 | x],
 
-    The shift of a model that is not differentiable raises TypeError; its density is there.
+        shift = min(1, t) d,     t = <grad, d> / (d^T J^T W J d),
+
+    with J the derivative of the operator and W the curvature of the noise.
+
+    Costs one gradient of the model, one vector-Jacobian product, and for the bound one evaluation
+    and one derivative of the operator. The shift of a model that is not differentiable raises
+    TypeError; its density is there.
 
     Paper: Chung et al., "Diffusion Posterior Sampling", 2023, https://arxiv.org/abs/2209.14687
     """
@@ -40,7 +48,21 @@ class PlugIn(Likelihood):
             x0 = moments.x0 if nested else moments.x0.detach().requires_grad_()
             total = self.model.log_likelihood(self.y, x0).sum()
             (u,) = torch.autograd.grad(total, x0, create_graph=nested)
-        return moments.covariance(u)
+        d = moments.covariance(u)
+        bounded = isinstance(self.model, Observation) and isinstance(
+            self.model.noise, IndependentNoise
+        )
+        return self._step(x0.detach(), u.detach(), d.detach()) * d if bounded else d
+
+    @torch.no_grad()
+    def _step(self, x0: Tensor, u: Tensor, d: Tensor) -> Tensor:
+        """min(1, t), (B, 1, ..., 1)."""
+        assert isinstance(self.model, Observation)
+        slope = (u.conj() * d).real.flatten(1).sum(1)
+        curvature = self.model.curvature(self.y, x0, d)
+        free = curvature <= slope
+        t = torch.where(free, 1, slope / torch.where(free, 1, curvature)).clamp(min=0)
+        return t.reshape(-1, *[1] * (d.ndim - 1))
 
     def log_likelihood(self, moments: Moments) -> Tensor:
         return self.model.log_likelihood(self.y, moments.x0)
