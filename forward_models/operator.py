@@ -64,7 +64,10 @@ class Operator(ABC):
         return self.measurement_shape or event_shape
 
     def input_shape(self, measurement_shape: Shape) -> Shape | None:
-        """Shape of the image behind a measurement of this shape; None where that is unknown."""
+        """Shape of the image behind a measurement of this shape, found without computing it.
+
+        None where the operator does not know it; raises ValueError if no image gives this shape.
+        """
         return self.event_shape
 
     @property
@@ -137,7 +140,12 @@ class Chain(Operator):
         self.event_shape, self.event_ndim = inner.event_shape, inner.event_ndim
         if self.event_shape is None and outer.event_shape is not None:
             self.event_shape = inner.input_shape(outer.event_shape)
+        # An operator that takes either field gives back the one it took.
         self.event_field, self.measurement_field = inner.event_field, outer.measurement_field
+        if inner.event_field == inner.measurement_field == "any":
+            self.event_field = outer.event_field
+        if outer.event_field == outer.measurement_field == "any":
+            self.measurement_field = inner.measurement_field
         middle = inner.measurement_shape
         if middle is None and self.event_shape is not None:
             middle = inner.output_shape(self.event_shape)
@@ -145,8 +153,10 @@ class Chain(Operator):
             raise ValueError(
                 f"the inner operator gives {middle}, the outer one takes {outer.event_shape}"
             )
-        last = inner if isinstance(outer, Pointwise) else outer
-        self.measurement_ndim = last.measurement_ndim
+        self._last = inner if _keeps_entries(outer) else outer
+        self.measurement_ndim = self._last.measurement_ndim
+        if _keeps_entries(inner):
+            self.event_ndim = outer.event_ndim
         self.measurement_shape = outer.measurement_shape
         if self.measurement_shape is None and middle is not None:
             self.measurement_shape = outer.output_shape(middle)
@@ -162,9 +172,18 @@ class Chain(Operator):
         return self.outer.output_shape(self.inner.output_shape(event_shape))
 
     def input_shape(self, measurement_shape: Shape) -> Shape | None:
+        if self.event_shape is not None:
+            return self.event_shape
         middle = self.outer.input_shape(measurement_shape)
         return None if middle is None else self.inner.input_shape(middle)
 
     @property
     def measured(self) -> Tensor | None:
-        return (self.inner if isinstance(self.outer, Pointwise) else self.outer).measured
+        return self._last.measured
+
+
+def _keeps_entries(f: Operator) -> bool:
+    """Whether every entry is mapped alone."""
+    if isinstance(f, Chain):
+        return _keeps_entries(f.outer) and _keeps_entries(f.inner)
+    return isinstance(f, Pointwise)

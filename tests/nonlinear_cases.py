@@ -67,7 +67,7 @@ def squares(x: Tensor) -> Tensor:
 
 
 SCENE = {
-    "image_size": (5, 4), "pixel": 0.2, "wavelength": 1.0, "illuminations": 2, "receivers": 3,
+    "image_shape": (5, 4), "pixel": 0.2, "wavelength": 1.0, "illuminations": 2, "receivers": 3,
     "radius": 1.5,
 }  # fmt: skip
 WINDOWS = torch.tensor([[0, 0], [3, 2], [4, 1], [2, 3]])
@@ -130,7 +130,7 @@ NONLINEAR: dict[str, Case] = {
     ),
     "scattering": Case(lambda: fm.Scattering(**SCENE), (1, 5, 4), 0.0, 2.0, single=1e-5),
     "scattering-line": Case(
-        lambda: fm.Scattering(**(SCENE | {"source": "line", "image_size": (3, 6)})),
+        lambda: fm.Scattering(**(SCENE | {"source": "line", "image_shape": (3, 6)})),
         (1, 3, 6),
         -0.5,
         1.0,

@@ -99,6 +99,15 @@ def test_mask_makers():
     assert not bool(box[0, 2, 3])
     with pytest.raises(ValueError, match="inside"):
         fm.box_mask((10, 10), 8, 0, 4, 4)
+    with pytest.raises(TypeError, match=r"top must be an integer.*got 1\.5"):
+        fm.box_mask((10, 10), 1.5, 0, 4, 4)
+    with pytest.raises(TypeError, match="keep must be a number, got str"):
+        fm.random_mask((4, 4), "a")
+    with pytest.raises(TypeError, match="probability must be a number"):
+        fm.bernoulli_mask((4, 4), None)
+    for shape, error in (((4,), ValueError), ((4, 4), TypeError)):
+        with pytest.raises(error, match=r"shape must be \(H, W\)|height must be an integer"):
+            fm.centre_box_mask(shape, 2.0 if error is TypeError else 2, 2)
     with pytest.raises(TypeError, match="bool"):
         fm.Inpainting(torch.ones(3, 3, dtype=torch.int64))
 
@@ -419,8 +428,11 @@ def test_resize_decomposition_is_complete():
 def test_bad_resize():
     with pytest.raises(ValueError, match="known: box, bilinear"):
         fm.Resize((3, 8, 8), (4, 4), "nearest")
-    with pytest.raises(ValueError, match=r"size \(H', W'\)"):
-        fm.Resize((3, 8, 8), (4,))
+    for size in ((4,), 2):
+        with pytest.raises(ValueError, match=r"size must be two integers \(H', W'\)"):
+            fm.Resize((3, 8, 8), size)
+    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\)"):
+        fm.Resize((8, 8), (4, 4))
     with pytest.raises(ValueError, match="positive"):
         fm.Resize((3, 8, 8), (4, 0))
 
@@ -454,6 +466,10 @@ def test_channel_mixing_is_a_matrix_at_every_pixel():
         chosen(normal(1, 4, 5, 6))
     with pytest.raises(ValueError, match=r"\[0, 3\)"):
         fm.select_channels([3], 3)
+    for bad in ([0.5, 1.9], [True], ["a"]):
+        with pytest.raises(TypeError, match="indices must be integers"):
+            fm.select_channels(bad, 3)
+    assert torch.equal(fm.select_channels(np.array([2, 0]), 3)(x), chosen(x))
 
 
 def test_spectral_responses():

@@ -440,8 +440,14 @@ def test_cg_sense(scale):
     found = fm.cg_sense(off, y, 0.1, tolerance=1e-13)
     gradient = off.adjoint(off(found) - y) + 0.1 * found
     assert float(gradient.norm() / off.adjoint(y).norm()) < 1e-11
+    y = A(x)
     with pytest.raises(ValueError, match="regularization"):
         fm.cg_sense(A, y, -1.0)
+    with pytest.raises(ValueError, match="y has shape"):
+        fm.cg_sense(A, y[:, :1], 0.1)
+    y[0, 1, 16, 12] = torch.nan
+    with pytest.raises(ValueError, match=r"y has 1 non-finite .*\(0, 1, 16, 12\)"):
+        fm.cg_sense(A, y, 0.1)
 
 
 @pytest.mark.parametrize(

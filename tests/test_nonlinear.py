@@ -51,6 +51,7 @@ def test_shapes_and_fields(case):
     assert torch.equal(f(x), y)
     assert y.shape == (3, *f.output_shape(case.shape))
     assert f.measurement_shape in (None, y.shape[1:])
+    assert f.input_shape(tuple(y.shape[1:])) == case.shape
     assert f.measurement_ndim in (None, y.ndim - 1)
     assert f.event_ndim in (None, len(case.shape))
     assert f.measurement_field in ("any", "complex" if y.is_complex() else "real")
@@ -170,6 +171,34 @@ def test_an_observation_of_it(case):
 # ---- chains ---------------------------------------------------------------------------------
 
 
+class Doubled(fm.Pointwise):
+    """An operator of a user's that takes either field and gives back the one it took."""
+
+    event_field = measurement_field = "any"
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+def test_a_chain_knows_its_images():
+    wave, free = fm.AngularSpectrum(0.6, 2.0, 30.0), Doubled()
+    for f in (wave @ free, free @ wave):
+        assert (f.event_field, f.measurement_field, f.event_ndim) == ("complex", "complex", 3)
+        with pytest.raises(TypeError, match="dtype"):
+            f(normal(1, 1, 4, 4))
+    assert (free @ fm.Sigmoid()).measurement_field == "real"
+    assert (fm.Magnitude() @ free).event_field == "any"
+    mask = fm.Inpainting(SOFT > 0.5)
+    for f in (free @ (fm.Sigmoid() @ mask), (free @ fm.Sigmoid()) @ mask):
+        assert torch.equal(f.measured, mask.measured)
+        assert f.measurement_ndim == 3
+    narrow = fm.CameraBlur(KERNEL, "valid")
+    f = fm.PhaseRetrieval(1.5) @ (fm.JPEG(50) @ narrow)
+    assert f.input_shape(f.output_shape((3, 9, 8))) == (3, 9, 8)
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        fm.JPEG(50).input_shape((2, 8, 8))
+
+
 def test_jacobian_of_a_chain():
     a, b = normal(4, 5, seed=1), normal(3, 4, seed=2)
     f = fm.MatrixOperator(b) @ (fm.Sigmoid() @ fm.MatrixOperator(a))
@@ -227,6 +256,19 @@ def test_phase_retrieval_equals_numpy(size, ratio):
     z = torch.complex(x, normal(2, 3, *size, seed=1))
     expected = np.abs(np.fft.fft2(z.numpy(), s=padded, norm="ortho"))
     np.testing.assert_allclose(fm.PhaseRetrieval(ratio)(z), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [1, 1.01, 4 / 3, 1.5, 2**0.5, 2, 2.5, 4.0, 7.3])
+def test_the_size_of_an_image_is_known_from_its_spectrum(ratio):
+    f = fm.PhaseRetrieval(ratio)
+    padded = [round(ratio * n) for n in range(1, 700)]
+    for n in range(1, 700):
+        assert f.input_shape(f.output_shape((2, n, 5))) == (2, n, 5)
+        assert f.input_shape(f.output_shape((1, 8, n))) == (1, 8, n)
+    assert fm.PhaseRetrieval(ratio, image_shape=(1, 5, 4)).input_shape((1, 9, 9)) == (1, 5, 4)
+    for m in set(range(1, 600)) - set(padded):
+        with pytest.raises(ValueError, match=f"y is .*{m}.*padding by the ratio"):
+            f.input_shape((1, m, padded[0]))
 
 
 def test_phase_retrieval_of_the_benchmark():
@@ -295,6 +337,8 @@ def test_moments_of_coded_masks():
     assert abs(complex((fm.coded_masks(1, (n, 1), "octanary", rng()) ** 2).mean())) < 0.02
     a, b = (fm.coded_masks(2, (3, 4), generator=rng(3)) for _ in range(2))
     assert torch.equal(a, b)
+    with pytest.raises(ValueError, match=r"size must be \(H, W\), got \(4,\)"):
+        fm.coded_masks(2, (4,))
 
 
 def test_a_gaussian_beam_spreads_as_theory_says():
@@ -393,6 +437,8 @@ def test_network_blur_is_the_network():
     flat = torch.nn.Sequential(torch.nn.Flatten()).eval()
     with pytest.raises(ValueError, match="changes the shape"):
         fm.NonlinearBlur(flat)(x)
+    with pytest.raises(ValueError, match=r"image_shape must be \(C, H, W\)"):
+        fm.NonlinearBlur(network, image_shape=(4, 4))
 
 
 # ---- JPEG -----------------------------------------------------------------------------------
@@ -531,6 +577,7 @@ DICE = rng(1)
         (lambda x: x.argmax(-1), {"differentiable": False}, TypeError, "same precision"),
         (np.sin, {"interface": "numpy"}, ValueError, "autograd does not see"),
         (np.sin, {"interface": "jax"}, ValueError, "known: torch, numpy"),
+        (lambda x: x, {"field": "foo"}, ValueError, "known: real, complex"),
         (
             lambda x: x > 0,
             {"interface": "numpy", "differentiable": False},
@@ -640,7 +687,7 @@ def test_the_field_solves_the_lippmann_schwinger_equation():
     system = torch.eye(20) - g @ torch.diag(x.flatten().to(g))
     expected = torch.linalg.solve(system, f.scene.incident.value.T).T
     torch.testing.assert_close(u.reshape(2, 20), expected)
-    tiny = fm.Scattering(**(SCENE | {"image_size": (1, 2), "receivers": 1}))
+    tiny = fm.Scattering(**(SCENE | {"image_shape": (1, 2), "receivers": 1}))
     assert torch.autograd.gradgradcheck(tiny, (x[..., :1, :2].clone().requires_grad_(),))
 
 
@@ -648,7 +695,7 @@ def test_scattering_refusals():
     with pytest.raises(ValueError, match="surround"):
         fm.Scattering(**(SCENE | {"radius": 0.5}))
     with pytest.raises(ValueError, match=r"\(H, W\)"):
-        fm.Scattering(**(SCENE | {"image_size": (5,)}))
+        fm.Scattering(**(SCENE | {"image_shape": (5,)}))
     with pytest.raises(TypeError, match="must be a Scene"):
         fm.BornScattering(SCENE)
     with pytest.raises(ValueError, match="plane, line"):

@@ -7,9 +7,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape, check_dtype, check_finite, check_shape, check_tensor
+from ..checks import Constant, Shape, check_dtype, check_finite, check_tensor
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import divide, is_uniform
+from ..sensing.orthonormal import check_image_shape
 from .borders import Margins, Padding, check_padding, extend, fold
 from .circulant import HartleySVD, periodic
 from .convolution import Convolution, by_a_few_images
@@ -64,9 +65,7 @@ class Blur(LinearOperator):
         self._spectra: dict[tuple[int, int], Constant] = {}
         self._svd: SVD | None = None
         if image_shape is not None:
-            shape = check_shape("image_shape", image_shape)
-            if len(shape) != 3:
-                raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+            shape = check_image_shape(image_shape)
             self.measurement_shape = self.output_shape(shape)
             self.event_shape = shape
 

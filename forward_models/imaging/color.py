@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, final, get_args
 
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape, check_dtype, check_finite, check_shape, check_tensor
+from ..checks import (
+    Constant,
+    Shape,
+    check_dtype,
+    check_finite,
+    check_positive,
+    check_shape,
+    check_tensor,
+)
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import divide, is_uniform
+from ..sensing.orthonormal import check_image_shape
 
 REC_601 = (0.299, 0.587, 0.114)
 Pattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]
@@ -53,9 +63,7 @@ class ChannelMixing(LinearOperator):
         orthogonal = torch.equal(gram, gram.diag().diag())
         self._gram = Constant(gram.diag()[:, None, None]) if orthogonal else None
         if image_shape is not None:
-            shape = check_shape("image_shape", image_shape)
-            if len(shape) != 3:
-                raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+            shape = check_image_shape(image_shape)
             self.measurement_shape = self.output_shape(shape)
             self.event_shape = shape
 
@@ -141,11 +149,23 @@ def select_channels(
 ) -> ChannelMixing:
     """y = x[indices], some of the channels in the given order.
 
-    Raises ValueError for no index, or one outside [0, channels).
+    Args:
+        indices: of the channels to keep, integers in [0, channels); one may come twice.
+        channels: C, of the image.
+        image_shape: (C, H, W); default any height and width.
+
+    Raises:
+        TypeError: an index that is no integer.
+        ValueError: no index, or one outside [0, channels); a number of channels below 1.
     """
-    if not indices or not all(0 <= i < channels for i in indices):
-        raise ValueError(f"indices must be in [0, {channels}), got {list(indices)}")
-    return ChannelMixing(torch.eye(channels, dtype=torch.float64)[list(indices)], image_shape)
+    (channels,) = check_shape("channels", (channels,))
+    chosen = list(indices)
+    if any(isinstance(i, bool) or not isinstance(i, Integral) for i in chosen):
+        raise TypeError(f"indices must be integers, got {chosen}")
+    if not chosen or not all(0 <= i < channels for i in chosen):
+        raise ValueError(f"indices must be one or more in [0, {channels}), got {chosen}")
+    rows = torch.tensor([int(i) for i in chosen])
+    return ChannelMixing(torch.eye(channels, dtype=torch.float64)[rows], image_shape)
 
 
 def gaussian_responses(
@@ -161,10 +181,10 @@ def gaussian_responses(
         width: standard deviation of each band, in nm, > 0.
 
     Raises:
+        TypeError: width is no number.
         ValueError: a width that is not positive, or a band that sees none of the wavelengths.
     """
-    if not 0 < width < math.inf:
-        raise ValueError(f"width must be positive and finite, got {width}")
+    check_positive("width", width)
     channel = torch.tensor(list(wavelengths), dtype=torch.float64)
     band = torch.tensor(list(centres), dtype=torch.float64)[:, None]
     response = torch.exp(-0.5 * ((channel - band) / width).square())
@@ -200,9 +220,7 @@ class BayerMosaic(LinearOperator):
         self.pattern: Pattern = pattern
         self._filters: dict[Shape, Constant] = {}
         if image_shape is not None:
-            shape = check_shape("image_shape", image_shape)
-            if len(shape) != 3:
-                raise ValueError(f"image_shape must be (3, H, W), got {shape}")
+            shape = check_image_shape(image_shape)
             self.measurement_shape = self.output_shape(shape)
             self.event_shape = shape
 
@@ -227,10 +245,10 @@ class BayerMosaic(LinearOperator):
         return self._filters[size].like(image)
 
     def _apply(self, x: Tensor) -> Tensor:
-        red, green, blue = self._filters_like(x)
-        y = red * x[:, :1]
-        y = y.addcmul(green, x[:, 1:2])
-        return y.addcmul(blue, x[:, 2:])
+        red, green, blue = self._filters_like(x).unbind()
+        r, g, b = x.unbind(1)
+        # In place, as memory for each sum would take longer than the sum.
+        return (red * r).addcmul_(green, g).addcmul_(blue, b)[:, None]
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._filters_like(y) * y

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor
 
-from ..checks import Shape, check_shape
+from ..checks import Shape, check_number, check_shape
 
 
 def random_mask(shape: Shape, keep: float, generator: torch.Generator | None = None) -> Tensor:
@@ -16,9 +17,13 @@ def random_mask(shape: Shape, keep: float, generator: torch.Generator | None = N
     Args:
         shape: (H, W), the same for every channel, or an image's shape, where every entry is drawn.
         keep: fraction seen, in (0, 1].
+
+    Raises:
+        TypeError: keep is no number.
+        ValueError: a shape that is not positive, or keep outside (0, 1].
     """
     sizes = check_shape("shape", shape)
-    if not 0 < keep <= 1:
+    if not 0 < check_number("keep", keep) <= 1:
         raise ValueError(f"keep must be in (0, 1], got {keep}")
     total = math.prod(sizes)
     device = "cpu" if generator is None else generator.device
@@ -38,10 +43,12 @@ def bernoulli_mask(
         probability: of being seen, in (0, 1].
 
     Raises:
-        ValueError: no entry was seen in this draw, an event of probability (1 - p)^entries.
+        TypeError: probability is no number.
+        ValueError: a shape that is not positive, or a probability outside (0, 1];
+            no entry was seen in this draw, an event of probability (1 - p)^entries.
     """
     sizes = check_shape("shape", shape)
-    if not 0 < probability <= 1:
+    if not 0 < check_number("probability", probability) <= 1:
         raise ValueError(f"probability must be in (0, 1], got {probability}")
     device = "cpu" if generator is None else generator.device
     mask = torch.rand(sizes, generator=generator, device=device) < probability
@@ -56,11 +63,18 @@ def bernoulli_mask(
 def box_mask(shape: Shape, top: int, left: int, height: int, width: int) -> Tensor:
     """A bool mask (..., H, W) that sees everything except one box of the image.
 
-    Raises ValueError unless the box lies inside the image.
+    Args:
+        shape: (..., H, W).
+        top, left: row and column of the box's first pixel, integers.
+        height, width: its size in pixels, integers.
+
+    Raises:
+        TypeError: numbers of the box that are no integers.
+        ValueError: a shape without height and width, or a box that does not lie inside it.
     """
-    sizes = check_shape("shape", shape)
-    if len(sizes) < 2:
-        raise ValueError(f"a box needs a shape with height and width, got {sizes}")
+    sizes = _with_plane(shape)
+    top, left = _integer("top", top), _integer("left", left)
+    height, width = _integer("height", height), _integer("width", width)
     inside = top >= 0 and left >= 0 and height > 0 and width > 0
     if not inside or top + height > sizes[-2] or left + width > sizes[-1]:
         raise ValueError(
@@ -74,8 +88,21 @@ def box_mask(shape: Shape, top: int, left: int, height: int, width: int) -> Tens
 def centre_box_mask(shape: Shape, height: int, width: int) -> Tensor:
     """A bool mask (..., H, W) that sees everything except a box in the middle of the image.
 
-    The box starts at ((H - height) // 2, (W - width) // 2). Raises ValueError unless it fits.
+    The box starts at ((H - height) // 2, (W - width) // 2). Raises as `box_mask`.
     """
+    sizes = _with_plane(shape)
+    height, width = _integer("height", height), _integer("width", width)
+    return box_mask(sizes, (sizes[-2] - height) // 2, (sizes[-1] - width) // 2, height, width)
+
+
+def _with_plane(shape: Shape) -> Shape:
     sizes = check_shape("shape", shape)
-    top, left = ((n - box) // 2 for n, box in zip(sizes[-2:], (height, width), strict=False))
-    return box_mask(sizes, top, left, height, width)
+    if len(sizes) < 2:
+        raise ValueError(f"shape must be (H, W) or (..., H, W), got {sizes}: a box needs both")
+    return sizes
+
+
+def _integer(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, a number of pixels, got {value!r}")
+    return int(value)

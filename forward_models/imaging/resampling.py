@@ -12,6 +12,7 @@ from torch.nn.functional import avg_pool2d
 from ..checks import Shape, check_shape
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import divide, is_uniform
+from ..sensing.orthonormal import check_image_shape
 from .blur import Blur
 from .borders import Padding
 
@@ -79,9 +80,7 @@ class Downsampling(LinearOperator):
         elif method != "box":
             raise ValueError(f"unknown method {method!r}; known: 'box', or a kernel as a tensor")
         if image_shape is not None:
-            shape = check_shape("image_shape", image_shape)
-            if len(shape) != 3:
-                raise ValueError(f"image_shape must be (C, H, W), got {shape}")
+            shape = check_image_shape(image_shape)
             if self.blur is None:
                 self._check_divisible(shape)
             self.event_shape = shape

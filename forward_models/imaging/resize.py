@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, final, get_args
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import Constant, Shape, check_shape
 from ..linear import SVD, LinearOperator
+from ..sensing.orthonormal import check_image_shape
 
 Method = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 
@@ -105,11 +106,10 @@ class Resize(LinearOperator):
     def __init__(
         self, image_shape: Shape, size: tuple[int, int], method: Method = "bicubic"
     ) -> None:
-        shape, new = check_shape("image_shape", image_shape), check_shape("size", size)
-        if len(shape) != 3 or len(new) != 2:
-            raise ValueError(
-                f"image_shape must be (C, H, W) and size (H', W'), got {shape} and {new}"
-            )
+        shape = check_image_shape(image_shape)
+        if not isinstance(size, Sequence) or len(size) != 2:
+            raise ValueError(f"size must be two integers (H', W'), got {size}")
+        new = check_shape("size", size)
         if method not in get_args(Method):
             raise ValueError(f"unknown method {method!r}; known: {', '.join(get_args(Method))}")
         self.method: Method = method

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from ..checks import check_dtype, check_tensor
+from ..checks import check_batched, check_dtype, check_finite, check_number, check_tensor
 from ..linear import LinearOperator, conjugate_gradients
 
 
@@ -35,18 +35,23 @@ def cg_sense(
             choice and silent; at the default one it gives a RuntimeWarning.
 
     Raises:
-        TypeError, ValueError: arguments that do not fit.
+        TypeError: y has another dtype than measurements of A, or regularization is no number.
+        ValueError: y has another shape, or measured entries that are NaN or infinite; a negative
+            regularization.
 
     Paper: Pruessmann et al., Advances in sensitivity encoding with arbitrary k-space trajectories,
     https://doi.org/10.1002/mrm.1241
     """
     check_tensor("y", y)
     check_dtype("y", y, operator.measurement_field)
-    if not 0 <= regularization < float("inf"):
-        raise ValueError(f"regularization must be finite and not negative, got {regularization}")
+    check_batched("y", y, operator.measurement_shape, operator.measurement_ndim)
+    operator.input_shape(tuple(y.shape[1:]))
+    if check_number("regularization", regularization) < 0:
+        raise ValueError(f"regularization must not be negative, got {regularization}")
     measured = operator.measured
     if measured is not None:
         y = torch.where(measured.to(y.device), y, 0)
+    check_finite("y", y)
     normal = operator.normal
     x, info = conjugate_gradients(
         lambda v: normal(v) + regularization * v,

@@ -16,8 +16,9 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Field, Shape, check_shape
+from ..checks import Constant, Field, Shape
 from ..linear import SVD, LinearOperator
+from ..sensing.orthonormal import check_image_shape
 
 _PLANE = (-2, -1)
 
@@ -90,7 +91,7 @@ class CenteredFourier(LinearOperator):
     or odd. Cost: one fast Fourier transform.
 
     Args:
-        event_shape: (C, H, W), which `svd` needs; default any.
+        image_shape: (C, H, W), which `svd` needs; default any.
     """
 
     event_ndim = 3
@@ -98,11 +99,9 @@ class CenteredFourier(LinearOperator):
     event_field: Field = "complex"
     measurement_field: Field = "complex"
 
-    def __init__(self, event_shape: Shape | None = None) -> None:
-        if event_shape is not None:
-            shape = check_shape("event_shape", event_shape)
-            if len(shape) != 3:
-                raise ValueError(f"event_shape must be (C, H, W), got {shape}")
+    def __init__(self, image_shape: Shape | None = None) -> None:
+        if image_shape is not None:
+            shape = check_image_shape(image_shape)
             self.event_shape = self.measurement_shape = shape
 
     def _apply(self, x: Tensor) -> Tensor:

@@ -6,9 +6,10 @@ from typing import final
 
 from torch import Tensor, nn
 
-from ..checks import Shape, check_dtype, check_finite, check_shape, check_tensor
+from ..checks import Shape, check_dtype, check_finite, check_tensor
 from ..imaging import Blur
 from ..operator import Operator
+from ..sensing.orthonormal import check_image_shape
 from .tone import Gamma, HighDynamicRange
 
 
@@ -59,7 +60,10 @@ class NonlinearBlur(Operator):
             check_finite("code", code)
             self.code = code.detach().clone()
         if image_shape is not None:
-            self.event_shape = check_shape("image_shape", image_shape)
+            self.event_shape = self.measurement_shape = check_image_shape(image_shape)
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        return self.event_shape or measurement_shape
 
     def _apply(self, x: Tensor) -> Tensor:
         if self.code is None:
@@ -120,6 +124,9 @@ class CameraBlur(Operator):
 
     def output_shape(self, event_shape: Shape) -> Shape:
         return self.blur.output_shape(event_shape)
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        return self.blur.input_shape(measurement_shape)
 
     def _apply(self, x: Tensor) -> Tensor:
         light = self.blur.apply(self._light.apply(x))

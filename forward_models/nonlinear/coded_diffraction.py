@@ -90,9 +90,12 @@ def coded_masks(
     "ternary": 1, 0, -1 with probabilities 1/4, 1/2, 1/4; "unimodular": exp(i phi), phi uniform.
     E d = 0 in all; E |d|^2 is 1, 1/2 and 1.
 
-    Raises ValueError for sizes that are not positive, or an unknown kind.
+    Raises ValueError for a count or size (H, W) that is not positive, or an unknown kind.
     """
-    shape = check_shape("count and size", (count, *size))
+    (count,) = check_shape("count", (count,))
+    shape = (count, *check_shape("size", size))
+    if len(shape) != 3:
+        raise ValueError(f"size must be (H, W), got {shape[1:]}")
     if kind not in get_args(Code):
         raise ValueError(f"unknown kind {kind!r}; known: {', '.join(get_args(Code))}")
     device = None if generator is None else generator.device

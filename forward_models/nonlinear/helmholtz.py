@@ -25,7 +25,7 @@ class Scene:
     forms of Bessel functions.
 
     Attributes:
-        image_size: (H, W).
+        image_shape: (H, W).
         pixel: side of a pixel.
         wavelength: in the background.
         illuminations, receivers: T and R, at the angles 2 pi j / T and 2 pi j / R from the x axis.
@@ -34,7 +34,7 @@ class Scene:
             sources at their angle on the circle, amplitude g.
     """
 
-    image_size: tuple[int, int]
+    image_shape: tuple[int, int]
     pixel: float
     wavelength: float
     illuminations: int
@@ -46,9 +46,9 @@ class Scene:
     kernel: Constant = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        size = check_shape("image_size", self.image_size)
+        size = check_shape("image_shape", self.image_shape)
         if len(size) != 2:
-            raise ValueError(f"image_size must be (H, W), got {size}")
+            raise ValueError(f"image_shape must be (H, W), got {size}")
         height, width = size
         for name in ("pixel", "wavelength", "radius"):
             check_positive(name, getattr(self, name))
@@ -63,7 +63,7 @@ class Scene:
                 f"of {self.pixel}; it must surround it"
             )
         for name, value in (
-            ("image_size", (height, width)),
+            ("image_shape", (height, width)),
             ("illuminations", counts[0]),
             ("receivers", counts[1]),
             ("incident", Constant(self._incident())),
@@ -79,7 +79,7 @@ class Scene:
 
     def _grid(self) -> tuple[Tensor, Tensor]:
         """x and y of every pixel, (H W,)."""
-        height, width = self.image_size
+        height, width = self.image_shape
         x = (torch.arange(width, dtype=torch.float64) - (width - 1) / 2) * self.pixel
         y = ((height - 1) / 2 - torch.arange(height, dtype=torch.float64)) * self.pixel
         return x.repeat(height), y.repeat_interleave(width)
@@ -113,7 +113,7 @@ class Scene:
 
     def _kernel(self) -> Tensor:
         """The spectrum of k^2 g, integrated over a pixel, on the doubled grid, (2 H, 2 W)."""
-        height, width = self.image_size
+        height, width = self.image_shape
         rows, columns = (torch.fft.fftfreq(2 * n, 1 / (2 * n)).double() for n in (height, width))
         distance = self.pixel * torch.hypot(rows[:, None], columns)
         a, factor = self._disk
@@ -125,7 +125,7 @@ class Scene:
 
     def green(self, source: Tensor) -> Tensor:
         """k^2 times the convolution of g with a source (..., H, W), by fast transforms."""
-        height, width = self.image_size
+        height, width = self.image_shape
         spectrum = torch.fft.fft2(source, s=(2 * height, 2 * width)) * self.kernel.like(source)
         return torch.fft.ifft2(spectrum)[..., :height, :width]
 

@@ -148,6 +148,9 @@ class JPEG(Operator):
             raise ValueError(f"JPEG takes 1 or 3 channels, the image is {event_shape}")
         return event_shape
 
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        return self.output_shape(measurement_shape)
+
     # ---- the imitation ---------------------------------------------------------------------
 
     def _apply(self, x: Tensor) -> Tensor:

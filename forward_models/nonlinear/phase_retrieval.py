@@ -7,8 +7,9 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Field, Shape, check_positive, check_same, check_shape
+from ..checks import Field, Shape, check_positive, check_same
 from ..operator import Operator
+from ..sensing.orthonormal import check_image_shape
 from .detection import intensity, modulus
 
 Kind = Literal["amplitude", "intensity"]
@@ -65,14 +66,25 @@ class PhaseRetrieval(Operator):
             raise ValueError(f"unknown kind {kind!r}; known: {', '.join(get_args(Kind))}")
         self.kind: Kind = kind
         if image_shape is not None:
-            self.event_shape = check_shape("image_shape", image_shape)
-            if len(self.event_shape) != 3:
-                raise ValueError(f"image_shape must be (C, H, W), got {self.event_shape}")
+            self.event_shape = check_image_shape(image_shape)
             self.measurement_shape = self.output_shape(self.event_shape)
 
     def output_shape(self, event_shape: Shape) -> Shape:
         c, h, w = event_shape
         return (c, round(self.ratio * h), round(self.ratio * w))
+
+    def input_shape(self, measurement_shape: Shape) -> Shape:
+        if self.event_shape is not None:
+            return self.event_shape
+        c, h, w = measurement_shape
+        # Multiples of a ratio >= 1 lie at least 1 apart: one size at most is padded to h.
+        found = (c, round(h / self.ratio), round(w / self.ratio))
+        if self.output_shape(found) != measurement_shape:
+            raise ValueError(
+                f"y is {measurement_shape}: padding by the ratio {self.ratio:g} takes no image to "
+                f"this size, {found} goes to {self.output_shape(found)}"
+            )
+        return found
 
     def _spectrum(self, x: Tensor) -> Tensor:
         """F P x, of real images the columns 0 to width // 2 alone."""

@@ -23,7 +23,7 @@ class Ptychography(LinearOperator):
     Args:
         probe: P, (h, w), real or complex.
         positions: (J, 2), int64: row and column of each window's upper left pixel.
-        image_size: (H, W) of the object.
+        image_shape: (H, W) of the object.
 
     Raises:
         TypeError: a probe that is no floating-point or complex tensor, positions not int64.
@@ -38,7 +38,7 @@ class Ptychography(LinearOperator):
     event_field: Field = "complex"
     measurement_field: Field = "complex"
 
-    def __init__(self, probe: Tensor, positions: Tensor, image_size: tuple[int, int]) -> None:
+    def __init__(self, probe: Tensor, positions: Tensor, image_shape: tuple[int, int]) -> None:
         check_tensor("probe", probe)
         check_dtype("probe", probe, "any")
         if probe.ndim != 2 or probe.numel() == 0:
@@ -48,17 +48,17 @@ class Ptychography(LinearOperator):
         check_dtype("positions", positions, "integer")
         if positions.ndim != 2 or positions.shape[1] != 2 or not len(positions):
             raise ValueError(f"positions have shape {tuple(positions.shape)}, expected (J, 2)")
-        size = check_shape("image_size", image_size)
+        size = check_shape("image_shape", image_shape)
         if len(size) != 2:
-            raise ValueError(f"image_size must be (H, W), got {size}")
-        self.image_size = (size[0], size[1])
+            raise ValueError(f"image_shape must be (H, W), got {size}")
+        self.image_shape = (size[0], size[1])
         end = positions + torch.tensor(probe.shape, device=positions.device)
         outside = (positions < 0) | (end > torch.tensor(size, device=positions.device))
         if bool(outside.any()):
             worst = int(outside.any(1).nonzero()[0])
             raise ValueError(
                 f"position {worst}, {tuple(positions[worst].tolist())}, puts the probe "
-                f"{tuple(probe.shape)} beyond the object {self.image_size}"
+                f"{tuple(probe.shape)} beyond the object {self.image_shape}"
             )
         self._probe = Constant(probe.to(torch.complex128))
         h, w = probe.shape
@@ -66,13 +66,13 @@ class Ptychography(LinearOperator):
         columns = positions[:, 1, None, None].cpu() + torch.arange(w)
         self._shape = (len(positions), h, w)
         self._corners = [(int(row), int(column)) for row, column in positions.tolist()]
-        self._pixels = Constant((rows * self.image_size[1] + columns).flatten())
+        self._pixels = Constant((rows * self.image_shape[1] + columns).flatten())
 
     def output_shape(self, event_shape: Shape) -> Shape:
-        if tuple(event_shape[1:]) != self.image_size:
+        if tuple(event_shape[1:]) != self.image_shape:
             raise ValueError(
                 f"the image is {event_shape}, the scan is of objects (C, "
-                f"{self.image_size[0]}, {self.image_size[1]})"
+                f"{self.image_shape[0]}, {self.image_shape[1]})"
             )
         count, h, w = self._shape
         return (count, event_shape[0], h, w)
@@ -84,7 +84,7 @@ class Ptychography(LinearOperator):
                 f"y is {measurement_shape}, expected (J, C, h, w) = "
                 f"({self._shape[0]}, C, {self._shape[1]}, {self._shape[2]})"
             )
-        return (channels, *self.image_size)
+        return (channels, *self.image_shape)
 
     def _apply(self, x: Tensor) -> Tensor:
         _, h, w = self._shape
@@ -102,7 +102,7 @@ class Ptychography(LinearOperator):
 
     def _gather(self, windows: Tensor) -> Tensor:
         """The sum (B, C, H, W) of windows (B, C, J, h, w), each at its position."""
-        height, width = self.image_size
+        height, width = self.image_shape
         flat = windows.new_zeros(*windows.shape[:2], height * width)
         flat = flat.index_add(-1, self._pixels.like(windows), windows.flatten(2))
         return flat.unflatten(-1, (height, width))

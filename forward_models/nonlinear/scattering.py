@@ -81,7 +81,7 @@ class Scattering(Operator):
     to 50 iterations of four fast transforms of (2 H, 2 W), more for strong contrast.
 
     Args:
-        image_size: (H, W).
+        image_shape: (H, W).
         pixel: side of a pixel, in any unit of length.
         wavelength: in the background, in the same unit.
         illuminations, receivers: T and R, evenly on the circle.
@@ -101,7 +101,7 @@ class Scattering(Operator):
 
     def __init__(
         self,
-        image_size: tuple[int, int],
+        image_shape: tuple[int, int],
         pixel: float,
         wavelength: float,
         *,
@@ -111,9 +111,9 @@ class Scattering(Operator):
         source: Source = "plane",
         max_iterations: int = 500,
     ) -> None:
-        self.scene = Scene(image_size, pixel, wavelength, illuminations, receivers, radius, source)
+        self.scene = Scene(image_shape, pixel, wavelength, illuminations, receivers, radius, source)
         (self.max_iterations,) = check_shape("max_iterations", (max_iterations,))
-        self.event_shape: Shape = (1, *self.scene.image_size)
+        self.event_shape: Shape = (1, *self.scene.image_shape)
         self.measurement_shape: Shape = (self.scene.illuminations, self.scene.receivers)
         self.event_ndim, self.measurement_ndim = 3, 2
 
@@ -128,7 +128,7 @@ class Scattering(Operator):
         return self._total_field(x)
 
     def _total_field(self, x: Tensor) -> Tensor:
-        incident = self.scene.incident.like(x).unflatten(-1, self.scene.image_size)
+        incident = self.scene.incident.like(x).unflatten(-1, self.scene.image_shape)
         result: Tensor = _Field.apply(self, x, incident.expand(len(x), *incident.shape))
         return result
 
@@ -182,7 +182,7 @@ class BornScattering(LinearOperator):
         if not isinstance(scene, Scene):
             raise TypeError(f"scene must be a Scene, got {type(scene).__name__}")
         self.scene = scene
-        self.event_shape: Shape = (1, *scene.image_size)
+        self.event_shape: Shape = (1, *scene.image_shape)
         self.measurement_shape: Shape = (scene.illuminations, scene.receivers)
         self.event_ndim, self.measurement_ndim = 3, 2
 
@@ -193,4 +193,4 @@ class BornScattering(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         back = y @ self.scene.to_receivers.like(y).conj()
         image = (back * self.scene.incident.like(y).conj()).real.sum(1, keepdim=True)
-        return image.unflatten(-1, self.scene.image_size)
+        return image.unflatten(-1, self.scene.image_shape)

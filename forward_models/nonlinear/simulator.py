@@ -64,6 +64,8 @@ class Simulator(Operator):
             raise TypeError(f"f must be a function of an image, got {type(f).__name__}")
         if interface not in get_args(Interface):
             raise ValueError(f"unknown interface {interface!r}; known: torch, numpy")
+        if field not in ("real", "complex"):
+            raise ValueError(f"unknown field {field!r}; known: real, complex")
         if interface == "numpy" and differentiable:
             raise ValueError(
                 "autograd does not see through NumPy: pass differentiable=False or write f in torch"
