@@ -156,6 +156,10 @@ TOMOGRAPHY: dict[str, Case] = {
         ),
         (1, 3, 9, 7),
     ),
+    "slices-mri": (lambda: fm.SliceStack(fm.MRI(SAMPLED), 9), (1, 9, 9, 7)),
+    "slices-mri-lines": (lambda: fm.SliceStack(fm.MRI(LINES, (9, 7)), 3), (1, 3, 9, 7)),
+    "slices-coils": (lambda: fm.SliceStack(fm.MultiCoilMRI(LINES, MAPS), 2), (1, 2, 9, 7)),
+    "slices-mask": (lambda: fm.SliceStack(fm.Inpainting(SOFT, channels=2), 9), (2, 9, 9, 7)),
 }  # fmt: skip
 
 SAMPLED = torch.rand(9, 7, generator=rng(5)) < 0.5

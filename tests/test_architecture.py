@@ -24,6 +24,7 @@ LAZY = (
     "kornia",
     "pydicom",
     "finufft",
+    "diffct",
 )
 
 

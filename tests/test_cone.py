@@ -74,6 +74,42 @@ def test_a_volume_of_one_slice_is_a_fan_beam():
     torch.testing.assert_close(cone(x)[:, :, :, 0], fan(x[:, :, 0]), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("source_detector", [10.0, 30, 34, 36])
+def test_rays_run_through_the_volume_wherever_the_detector_is(source_detector):
+    """Before it, inside it (a virtual detector through the axis) and behind it."""
+    pytest.importorskip("diffct")
+    common = {
+        "angles": [0.0, 37, 90, 200], "source_origin": 30.0, "source_detector": source_detector
+    }  # fmt: skip
+    spacing, middle = 1.5 * source_detector / 30, 8.3
+    cone = fm.ConeBeam(
+        (1, 8, 11), detector_shape=(1, 20), detector_spacing=spacing, axis=(0, 2.8, 6.1),
+        detector_axis=(0, middle), **common,
+    )  # fmt: skip
+    fan = fm.FanBeam(
+        (8, 11), detectors=20, detector_spacing=spacing, axis=(2.8, 6.1), detector_axis=middle,
+        **common,
+    )  # fmt: skip
+    x = draw(cone)
+    torch.testing.assert_close(cone(x)[:, :, :, 0], fan(x[:, :, 0]), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(cone.adjoint(cone(x))[:, :, 0], fan.adjoint(fan(x[:, :, 0])))
+
+
+def test_a_detector_in_the_volume_measures_what_one_behind_it_does():
+    pytest.importorskip("diffct")
+    x = torch.randn(1, 1, 6, 9, 8, generator=rng(), dtype=torch.float64)
+    measured = []
+    for magnification in (0.4, 1.0, 3.0):
+        A = fm.ConeBeam(
+            (6, 9, 8), [10.0, 250], source_origin=20.0, source_detector=20.0 * magnification,
+            detector_shape=(7, 13), detector_axis=(2.2, 6.7),
+            detector_spacing=(1.1 * magnification, 1.3 * magnification),
+        )  # fmt: skip
+        measured.append(A(x))
+    torch.testing.assert_close(measured[0], measured[2])
+    torch.testing.assert_close(measured[1], measured[2])
+
+
 def test_chords_of_a_ball():
     """Exact line integrals of a ball off the axis, above the plane of the source."""
     pytest.importorskip("diffct")

@@ -224,6 +224,7 @@ def test_equals_deepinv(size):
         ({"axis": (40.0, 4.0)}, "the image reaches"),
         ({"detector": "curved", "detectors": 400}, "half circle"),
         ({"angles": []}, "angles"),
+        ({"axis": (math.nan, 4)}, "axis must be finite"),
     ],
 )
 def test_impossible_geometry(arguments, match):
@@ -275,3 +276,34 @@ def test_slices_of_channels_and_masks():
         fm.SliceStack(fm.Inpainting(mask), 3)
     with pytest.raises(ValueError, match="slices"):
         fm.SliceStack(fan((4, 4), [0.0]), 0)
+    with pytest.raises(TypeError, match="LinearOperator of one slice, got int"):
+        fm.SliceStack(3, 3)
+    with pytest.raises(TypeError, match="got Sigmoid"):
+        fm.SliceStack(Sigmoid(), 3)
+
+
+class Sigmoid(fm.Operator):
+    def _apply(self, x):
+        return x.sigmoid()
+
+
+@pytest.mark.parametrize("slices", [3, 9])
+@pytest.mark.parametrize("coils", [1, 2])
+@pytest.mark.parametrize("shape", [(7,), (9, 7)], ids=["lines", "samples"])
+def test_what_is_measured_of_a_slice_is_measured_of_all(shape, coils, slices):
+    """As many slices as rows, too, where a mask along the wrong axis would have a fitting shape."""
+    mask = torch.rand(shape, generator=rng()) > 0.5
+    one = fm.MRI(mask, (9, 7))
+    if coils > 1:
+        one = fm.MultiCoilMRI(mask, torch.randn(2, 9, 7, generator=rng(1), dtype=torch.complex128))
+    A = fm.SliceStack(one, slices)
+    x = torch.randn(2, *A.event_shape, generator=rng(2), dtype=torch.complex128)
+    single, volume = fm.LinearGaussian(one, 0.1), fm.LinearGaussian(A, 0.1)
+    y = volume.simulate(x, rng(3))
+    assert volume.count(y) == slices * single.count(y[:, :, 0])
+    assert bool(((y != 0) == mask.expand(y.shape)).all())
+    residual = volume.residual(y, x)
+    for k in range(slices):
+        torch.testing.assert_close(residual[:, :, k], single.residual(y[:, :, k], x[:, :, k]))
+    total = sum(single.log_likelihood(y[:, :, k], x[:, :, k]) for k in range(slices))
+    torch.testing.assert_close(volume.log_likelihood(y, x), total)

@@ -140,6 +140,24 @@ def test_any_operator_of_any_size():
         torch.testing.assert_close(x, truth, rtol=1e-4, atol=1e-5)
 
 
+class Sigmoid(fm.Operator):
+    def _apply(self, x):
+        return x.sigmoid()
+
+
+def test_sirt_around_a_solution_is_no_divergence():
+    """There the residual is rounding alone, and rounding grows and falls."""
+    A = scan()
+    x = torch.rand(4, *A.event_shape, generator=rng())
+    for dtype in (torch.float32, torch.float64):
+        truth = x.to(dtype)
+        y = A(truth)
+        solution, _ = fm.sirt(A, y, 300, start=truth + 1e-6)
+        torch.testing.assert_close(A(solution), y, rtol=1e-4, atol=1e-4)
+        empty, _ = fm.sirt(A, torch.zeros_like(y), 300, start=truth)
+        assert bool(empty.isfinite().all())
+
+
 def test_refusals():
     A = scan()
     y = torch.zeros(1, *A.measurement_shape)
@@ -148,6 +166,19 @@ def test_refusals():
         fm.sirt(signed, torch.ones(1, 2))
     with pytest.raises(ValueError, match="real operator"):
         fm.sirt(fm.MatrixOperator(normal(2, 2, dtype=torch.complex128)), torch.ones(1, 2))
+    sharpen = torch.tensor([[0.0, -1, 0], [-1, 8, -1], [0, -1, 0]]) / 4
+    image = normal(2, 1, 12, 12, seed=4)
+    for nonnegative in (False, True):
+        with pytest.raises(ValueError, match=r"sirt diverges: .* sample \d .* use cgls"):
+            fm.sirt(fm.Blur(sharpen), image, 200, nonnegative=nonnegative)
+    sharp, _ = fm.cgls(fm.Blur(sharpen), image, 200)
+    torch.testing.assert_close(fm.Blur(sharpen)(sharp), image)
+    for solve in (fm.cgls, fm.sirt):
+        for wrong, name in ((None, "NoneType"), (Sigmoid(), "Sigmoid")):
+            with pytest.raises(TypeError, match=f"must be a LinearOperator, got {name}"):
+                solve(wrong, y)
+        with pytest.raises(TypeError, match=r"y must be a torch\.Tensor, got NoneType"):
+            solve(A, None)
     for relaxation in (0.0, 2.0, math.nan):
         with pytest.raises(ValueError, match="relaxation"):
             fm.sirt(A, y, relaxation=relaxation)

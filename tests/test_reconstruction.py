@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
-from phantoms import disc, rng
+from phantoms import disc, ellipse, rng
 
 import forward_models as fm
+from forward_models.tomography.filters import ramp_filter
 from forward_models.tomography.scan import is_closed, redundancy, view_shares
 
 FILTERS = ["ramp", "shepp-logan", "cosine", "hamming", "hann"]
@@ -112,17 +113,54 @@ def test_every_measured_line_counts_once(arc, turn):
 def test_view_shares():
     even = view_shares(torch.arange(0, 180, 10.0), 180.0)
     torch.testing.assert_close(even, torch.full((18,), 10.0, dtype=torch.float64))
-    for angles in ([0.0], [0.0, 180.0], [5.0, 100, 30, 30, 275], [0.0, 90, 100, 179]):
-        assert float(view_shares(torch.tensor(angles), 180.0).sum()) == pytest.approx(180)
-        assert float(view_shares(torch.tensor(angles), 360.0).sum()) == pytest.approx(360)
+    for angles in ([0.0], [0.0, 180.0], [5.0, 100, 30, 30, 275], [0.0, 90, 100, 200]):
+        for period in (180.0, 360.0):
+            assert is_closed(torch.tensor(angles), period)
+            assert float(view_shares(torch.tensor(angles), period).sum()) == pytest.approx(period)
     uneven = view_shares(torch.tensor([0.0, 30, 90]), 180.0)
     torch.testing.assert_close(uneven, torch.tensor([60.0, 45, 75]).double())
-    arc = torch.tensor([350.0, 0, 20, 10])
-    torch.testing.assert_close(
-        view_shares(arc, 360.0, close=False), torch.full((4,), 10.0, dtype=torch.float64)
-    )
-    assert not is_closed(arc)
-    assert is_closed(torch.tensor([0.0, 90, 200]))
+    arc = torch.tensor([350.0, 0, 20, 10, 20])
+    expected = torch.tensor([10.0, 10, 5, 10, 5], dtype=torch.float64)
+    for period in (180.0, 360.0):
+        assert not is_closed(arc, period)
+        torch.testing.assert_close(view_shares(arc, period), expected)
+    half = torch.arange(0, 180, 10.0)
+    assert is_closed(half, 180.0)
+    assert not is_closed(half, 360.0)
+
+
+def parallel_errors(angles, step):
+    """Root mean square errors of a phantom: by fbp, and with `step` degrees for every view."""
+    A = fm.Tomography((64, 64), angles)
+    x = disc(A, 26.0) - 0.8 * disc(A, 23.0) + 0.3 * disc(A, 6.0, (8.0, 9.0))
+    x = x + 0.5 * ellipse(A, (4.0, 9.0), (-8.0, -3.0))
+    y = A(x)
+    uniform = math.radians(step) * A.adjoint(ramp_filter(y, A.detector_spacing, "ramp"))
+    return [float((found - x).square().mean().sqrt()) for found in (fm.fbp(A, y), uniform)]
+
+
+@pytest.mark.parametrize("span", [180, 150, 120, 90])
+def test_views_beside_a_missing_wedge_count_like_the_others(span):
+    angles = torch.arange(0, span, 1.0)
+    even, uniform = parallel_errors(angles, 1.0)
+    assert even == pytest.approx(uniform)
+    assert even <= 1.02 * parallel_errors(angles, 180 / span)[1]
+    shuffled = angles[torch.randperm(span, generator=rng())] - 720
+    assert parallel_errors(shuffled, 1.0)[0] == pytest.approx(uniform)
+    descending = angles.flip(0) + 33
+    assert parallel_errors(descending, 1.0)[0] == pytest.approx(parallel_errors(descending, 1.0)[1])
+    twice = torch.cat([angles, angles[10:40], angles[:20] + 180])
+    found, uniform = parallel_errors(twice, 1.0)
+    assert found == pytest.approx(even)
+    assert found < uniform
+
+
+@pytest.mark.parametrize("span", [180.0, 100.0])
+def test_random_views_count_by_their_gaps(span):
+    for seed in range(3):
+        angles = span * torch.rand(180, generator=rng(seed))
+        found, uniform = parallel_errors(angles, span / 180)
+        assert found < uniform
 
 
 def test_fbp_refuses():
@@ -148,6 +186,8 @@ def test_hounsfield_units():
     torch.testing.assert_close(fm.attenuation_to_hounsfield(fm.hounsfield_to_attenuation(hu)), hu)
     with pytest.raises(ValueError, match="mu_water"):
         fm.hounsfield_to_attenuation(hu, 0.0)
+    with pytest.raises(TypeError, match="LinearOperator, got NoneType"):
+        fm.hounsfield_sinogram(None, hu)
     with pytest.raises(ValueError, match="any size"):
         fm.hounsfield_sinogram(fm.Identity(), hu)
 

@@ -27,6 +27,18 @@ def test_agrees_with_scikit_image(size):
         assert np.linalg.norm(wrong - expected) / np.linalg.norm(expected) > 5 * error
 
 
+def test_the_axis_may_come_from_numpy():
+    options = {"pixel_spacing": 0.5, "detectors": 9, "detector_axis": 4}
+    A = fm.Tomography((6, 9), [0, 50.0], axis=(3, 4), **options)
+    options |= {"detector_axis": np.int64(4)}
+    B = fm.Tomography((6, 9), [0, 50.0], axis=(np.int64(3), np.float32(4)), **options)
+    x = torch.randn(1, 1, 6, 9, generator=rng(), dtype=torch.float64)
+    assert torch.equal(A(x), B(x))
+    for wrong in (True, "3", 3j):
+        with pytest.raises(TypeError, match="axis must be a number, got"):
+            fm.Tomography((6, 9), [0.0], axis=(wrong, 4))
+
+
 def test_axis_aligned_projections_are_exact_sums():
     x = torch.randn(1, 1, 6, 9, generator=rng(), dtype=torch.float64)
     A = fm.Tomography((6, 9), [0, 90, 180], detectors=13, pixel_spacing=0.5)

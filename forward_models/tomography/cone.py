@@ -8,9 +8,9 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..checks import Shape, check_finite, check_positive, check_shape
+from ..checks import Shape, check_finite, check_number, check_positive, check_shape
 from ..linear import LinearOperator
-from .grid import Grid, check_coordinate
+from .grid import Grid
 
 
 @final
@@ -21,12 +21,16 @@ class ConeBeam(LinearOperator):
     `FanBeam` with a flat detector, angles and directions included; rows of the detector run along
     the slices, and the ray to the (fractional) bin `detector_axis` meets the axis of rotation, at a
     right angle, in the plane of the source. A detector of one row and a volume of one slice are
-    exactly `FanBeam`.
+    exactly `FanBeam`. As there, rays run through the whole volume wherever the detector is: a
+    virtual detector through the axis is allowed.
 
     Lengths are exact for voxels of constant value, y is in (unit of x) * mm, and the adjoint is
-    exact to rounding. Nothing is stored: each product traces every ray again, which takes seconds
-    on a CPU for 64^3 voxels and 30 views of 90^2 bins. The work is done by diffct, an optional
-    library: `pip install inverse[ct3d]`.
+    exact to rounding. No SVD and no closed form: `solve` uses conjugate gradients. Nothing is
+    stored: each product traces every ray again, O(views * bins * (D + H + W)) a sample, which takes
+    seconds on a CPU for 64^3 voxels and 30 views of 90^2 bins. The work is done by diffct, an
+    optional library (`pip install inverse[ct3d]`, https://github.com/sypsyp97/diffct), always by
+    its implementation in torch, for tensors on a CPU or a GPU in both precisions; diffct's compiled
+    GPU code is not used.
 
     Args:
         volume_shape: (D, H, W).
@@ -77,10 +81,10 @@ class ConeBeam(LinearOperator):
         self.voxel_spacing = _each("voxel_spacing", voxel_spacing, 3, check_positive)
         self.detector_spacing = _each("detector_spacing", detector_spacing, 2, check_positive)
         middle = tuple((n - 1) / 2 for n in shape)
-        self.axis = _each("axis", middle if axis is None else axis, 3, check_coordinate)
+        self.axis = _each("axis", middle if axis is None else axis, 3, check_number)
         middle = tuple((n - 1) / 2 for n in rows_columns)
         self.detector_axis = _each(
-            "detector_axis", middle if detector_axis is None else detector_axis, 2, check_coordinate
+            "detector_axis", middle if detector_axis is None else detector_axis, 2, check_number
         )
         self.source_origin = check_positive("source_origin", source_origin)
         self.source_detector = check_positive("source_detector", source_detector)
@@ -102,6 +106,9 @@ class ConeBeam(LinearOperator):
         check_finite("angles", self.angles)
         self.event_shape = (1, *shape)
         self.measurement_shape = (1, self.angles.numel(), *rows_columns)
+        # diffct follows a ray up to its bin: k times as far, and as large, a detector has the same
+        # rays and lies behind the volume.
+        self._magnified = max(1.0, (self.source_origin + slice_grid.reach) / self.source_detector)
         self._projectors: dict[tuple[torch.dtype, torch.device], Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -131,12 +138,14 @@ class ConeBeam(LinearOperator):
             )
         ]
         source = centre + self.source_origin * from_axis
-        detector = centre - (self.source_detector - self.source_origin) * from_axis
-        return source, detector + shift[0] * up + shift[1] * along, along, up
+        k = self._magnified
+        detector = centre - (k * self.source_detector - self.source_origin) * from_axis
+        return source, detector + k * (shift[0] * up + shift[1] * along), along, up
 
     def _projector(self, like: Tensor) -> Any:
         key = (like.dtype, like.device)
         if key not in self._projectors:
+            rows, columns = self.detector_spacing
             # diffct keeps tensors: one born in inference mode could never be differentiated.
             with torch.inference_mode(False):
                 self._projectors[key] = _diffct().Projector(
@@ -144,7 +153,7 @@ class ConeBeam(LinearOperator):
                     self.volume_shape,
                     self.detector_shape[::-1],
                     beam="cone",
-                    detector_spacing=self.detector_spacing[::-1],
+                    detector_spacing=(self._magnified * columns, self._magnified * rows),
                     voxel_spacing=self.voxel_spacing,
                     backend="torch",
                     precision="float64" if like.dtype == torch.float64 else "float32",

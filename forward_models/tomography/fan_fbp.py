@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .fan import FanBeam
 from .filters import Filter, ramp_filter
-from .scan import is_closed, redundancy, view_shares
+from .scan import redundancy, view_shares
 
 
 def fan_fbp(operator: FanBeam, sinogram: Tensor, filter: Filter) -> Tensor:
@@ -30,7 +30,7 @@ def fan_fbp(operator: FanBeam, sinogram: Tensor, filter: Filter) -> Tensor:
     weights = redundancy(operator.angles, gamma) * torch.cos(gamma) * (R if curved else 1.0)
     spacing = operator.detector_spacing * (1.0 if curved else R) / D
     filtered = ramp_filter(sinogram * weights.to(sinogram), spacing, filter, arc=curved)
-    shares = torch.deg2rad(view_shares(operator.angles, 360.0, is_closed(operator.angles)))
+    shares = torch.deg2rad(view_shares(operator.angles, 360.0))
 
     # A zero beyond either end of the detector: what lies outside contributes nothing.
     filtered = torch.nn.functional.pad(filtered, (1, 1)).flatten(0, 1)

@@ -20,7 +20,8 @@ def fbp(
     """Filtered back-projection, in the unit of the image; volumes slice by slice.
 
     Parallel beam: x = (detector spacing / pixel area) A^T (w * (h * y)), with the ramp filter h and
-    the share w of the half circle that each angle stands for. Fan beam: see `fan_fbp`. Linear in y.
+    the share w of the half circle that each angle stands for; views of a part of it, with a gap
+    more than twice as wide as any other, stand for that part. Fan beam: see `fan_fbp`. Linear in y.
 
     Approximate: it inverts the continuous transform for views that sample the circle densely and a
     detector that sees the whole object; wide gaps leave streaks. It is not the adjoint of A: never

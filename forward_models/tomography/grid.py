@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..checks import Shape, check_positive, check_shape
+from ..checks import Shape, check_number, check_positive, check_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class Grid:
             axis = (centre(shape[0]), centre(shape[1]))
         if not isinstance(axis, (tuple, list)) or len(axis) != 2:
             raise ValueError(f"axis must be (row0, column0) in pixels, got {axis!r}")
-        row0, column0 = (check_coordinate("axis", value) for value in axis)
+        row0, column0 = (check_number("axis", value) for value in axis)
         return cls((shape[0], shape[1]), (dy, dx), (row0, column0))
 
     def lines(self, shift: float = 0.0) -> tuple[NDArray, NDArray]:
@@ -73,12 +73,3 @@ class Grid:
         """Distance in mm from the axis of rotation to the farthest corner of the image."""
         sides = zip(self.shape, self.spacing, self.axis, strict=True)
         return math.hypot(*(d * max(abs(c + 0.5), abs(n - 0.5 - c)) for n, d, c in sides))
-
-
-def check_coordinate(name: str, value: float) -> float:
-    """Return `value` as a float if it is a finite number, else raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} must be finite, got {value}")
-    return float(value)

@@ -7,12 +7,17 @@ from torch import Tensor
 from ..checks import check_positive
 from ..linear import LinearOperator
 
-# Water at an effective energy of about 70 keV, per mm.
+# Water at an effective energy of about 70 keV, per mm: between 0.02059 at 60 keV and 0.01837 at
+# 80 keV, https://physics.nist.gov/PhysRefData/XrayMassCoef/ComTab/water.html
 WATER = 0.0193
 
 
 def hounsfield_to_attenuation(hu: Tensor, mu_water: float = WATER) -> Tensor:
-    """mu = mu_water (1 + HU / 1000), in 1/mm, any shape; air (-1000 HU) becomes 0."""
+    """mu = mu_water (1 + HU / 1000), in 1/mm, any shape; air (-1000 HU) becomes 0.
+
+    Paper: Hounsfield, Computerized transverse axial scanning (tomography),
+    https://doi.org/10.1259/0007-1285-46-552-1016
+    """
     return check_positive("mu_water", mu_water) * (1 + hu / 1000)
 
 
@@ -42,8 +47,11 @@ def hounsfield_sinogram(
         noise in p becomes this factor times itself in y.
 
     Raises:
+        TypeError: the operator is no LinearOperator.
         ValueError: an attenuation that is not positive, or an operator of no fixed image shape.
     """
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(f"operator must be a LinearOperator, got {type(operator).__name__}")
     factor = 1000 / check_positive("mu_water", mu_water)
     if operator.event_shape is None:
         raise ValueError("the operator accepts images of any size: water would have no bounds")

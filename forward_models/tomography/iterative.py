@@ -32,9 +32,11 @@ def sirt(
         x <- x + relaxation * C A^T R (y - A x),    R = 1 / (A 1),  C = 1 / (A^T 1),
 
     then, if asked, max(x, 0). For an A without negative entries it converges to a minimum of
-    |y - A x|_R, over x >= 0 if asked, and that norm of the residual never grows. Stopping early
-    regularises: detail comes with the iterations, and noise after it. Entries that nothing measures
-    stay as they start. Cost: one A and one A^T per iteration, and one of each before.
+    |y - A x|_R, over x >= 0 if asked, and that norm of the residual, |r|_R^2 = sum R r^2, never
+    grows. One that does grow betrays negative entries, and is an error rather than a diverged x.
+    Stopping early regularises: detail comes with the iterations, and noise after it. Entries that
+    nothing measures stay as they start. Cost: one A and one A^T per iteration, and one of each
+    before.
 
     Args:
         operator: A, real and without negative entries: line integrals, averages, masks.
@@ -49,15 +51,17 @@ def sirt(
         x, (B, *event), and `SolveInfo`: converged means that the discrepancy was reached.
 
     Raises:
-        TypeError: a dtype that does not fit.
-        ValueError: shapes that do not fit, NaN, a relaxation outside (0, 2), or an operator whose
-            sums A 1 or A^T 1 have a negative entry.
+        TypeError: no LinearOperator, or a dtype that does not fit.
+        ValueError: shapes that do not fit, NaN, a relaxation outside (0, 2), an operator whose
+            sums A 1 or A^T 1 have a negative entry, or, in any iteration and sample, a residual
+            with |r|_R not finite or above twice the larger of |y|_R and its start.
 
     Paper: Gregor and Benson, Computational analysis and improvement of SIRT,
     https://doi.org/10.1109/TMI.2008.923696
     """
     if not 0 < relaxation < 2:
         raise ValueError(f"relaxation must lie between 0 and 2, got {relaxation}: SIRT diverges")
+    _check_linear(operator)
     if operator.event_field == "complex" or operator.measurement_field == "complex":
         raise ValueError("sirt needs a real operator without negative entries; use cgls")
     event, bound = _check(operator, y, iterations, discrepancy)
@@ -72,6 +76,8 @@ def sirt(
     one = y.new_ones(())
     R, C = divide(one.expand_as(rows), rows), divide(one.expand_as(columns), columns)
     x, r = _begin(operator, y, event, start)
+    # Twice the start, so that rounding around a solution is no divergence.
+    most = 4 * torch.maximum(inner(r, R * r), inner(y, R * y))
     active = inner(r, r) > bound.square()
     count = torch.zeros(len(y), dtype=torch.int64, device=y.device)
     for iteration in range(1, iterations + 1):
@@ -82,6 +88,7 @@ def sirt(
             moved = moved.clamp(min=0)
         x = torch.where(per_sample(active, x), moved, x)
         r = y - operator.apply(x)
+        _check_growth(inner(r, R * r), most, iteration)
         count = count + active
         active = active & (inner(r, r) > bound.square())
         if callback is not None:
@@ -119,17 +126,18 @@ def cgls(
         x, (B, *event), and `SolveInfo`: converged means that one of the two bounds was reached.
 
     Raises:
-        TypeError: a dtype that does not fit.
+        TypeError: no LinearOperator, or a dtype that does not fit.
         ValueError: shapes that do not fit, NaN, or a negative bound.
 
     Paper: Hestenes and Stiefel, Methods of conjugate gradients for solving linear systems,
     https://doi.org/10.6028/jres.049.044
     """
+    _check_linear(operator)
+    event, bound = _check(operator, y, iterations, discrepancy)
     if tolerance is None:
         tolerance = 1e-12 if y.dtype in (torch.float64, torch.complex128) else 1e-6
     if not tolerance >= 0:
         raise ValueError(f"tolerance must not be negative, got {tolerance}")
-    event, bound = _check(operator, y, iterations, discrepancy)
     x, r = _begin(operator, y, event, start)
     s = operator.adjoint(r)
     first = s if start is None else operator.adjoint(y)
@@ -160,6 +168,26 @@ def cgls(
         if callback is not None:
             callback(iteration, x)
     return x, SolveInfo(count, _relative(r, y), ~unfinished())
+
+
+def _check_linear(operator: LinearOperator) -> None:
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(
+            f"operator must be a LinearOperator, got {type(operator).__name__}; "
+            "a matrix is wrapped by MatrixOperator(matrix)"
+        )
+
+
+def _check_growth(squares: Tensor, most: Tensor, iteration: int) -> None:
+    """Raise ValueError if |r|_R^2, (B,), is not finite or above its bound in some sample."""
+    diverged = ~(squares <= most)
+    if bool(diverged.any()):
+        sample = int(diverged.int().argmax())
+        raise ValueError(
+            f"sirt diverges: in iteration {iteration} the weighted residual of sample {sample} is "
+            f"{float(squares[sample].sqrt()):.3g}, more than {float(most[sample].sqrt()):.3g}, "
+            "twice its start; without negative entries it never grows: use cgls"
+        )
 
 
 def _check(

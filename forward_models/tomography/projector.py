@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..checks import check_finite, check_positive, check_shape
+from ..checks import check_finite, check_number, check_positive, check_shape
 from ..linear import LinearOperator
-from .grid import Grid, check_coordinate
+from .grid import Grid
 from .rays import Rays, system_matrix
 from .sparse import SparseMatrix
 from .sparse_cache import cache_folder, content_key, load_matrix, save_matrix
@@ -69,7 +69,7 @@ class Projector(LinearOperator):
         check_finite("angles", self.angles)
         (self.detectors,) = check_shape("detectors", (detectors,))
         self.detector_spacing = check_positive("detector_spacing", detector_spacing)
-        self.detector_axis = check_coordinate("detector_axis", detector_axis)
+        self.detector_axis = check_number("detector_axis", detector_axis)
         self._image = (1, *grid.shape)
         self._sinogram = (1, self.angles.numel(), self.detectors)
         self.event_shape, self.measurement_shape = self._image, self._sinogram

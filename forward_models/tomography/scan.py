@@ -8,15 +8,16 @@ import torch
 from torch import Tensor
 
 
-def view_shares(angles: Tensor, period: float, close: bool = True) -> Tensor:
+def view_shares(angles: Tensor, period: float) -> Tensor:
     """The share of the circle that each view stands for, in degrees, (A,).
 
-    Half of the gap to either neighbour, modulo `period`; equal angles share their part. The sum is
-    the period, or, if the circle is not closed, the part without the widest gap: there the first
-    and the last view count as far as their other neighbours.
+    Half of the gap to either neighbour, modulo `period`, 180 for parallel rays and 360 for a fan;
+    equal angles share their part. The sum is the period, or, if the views leave a wedge open (see
+    `is_closed`), the part that they cover: the first and the last one reach into the wedge as far
+    as towards their other neighbours.
     """
     _, index, count, gap = _gaps(angles, period)
-    if not close:
+    if not is_closed(angles, period):
         widest = int(gap.argmax())
         gap[widest] = _step(gap, widest)
     share = (gap + gap.roll(1)) / 2
@@ -40,7 +41,7 @@ def redundancy(angles: Tensor, gamma: Tensor) -> Tensor:
     https://doi.org/10.1118/1.595078; Silver, A method for including redundant data in computed
     tomography, https://doi.org/10.1118/1.598939
     """
-    if is_closed(angles):
+    if is_closed(angles, 360.0):
         return torch.full((len(angles), len(gamma)), 0.5, dtype=torch.float64)
     distinct, index, _, gap = _gaps(angles, 360.0)
     widest = int(gap.argmax())
@@ -57,9 +58,9 @@ def redundancy(angles: Tensor, gamma: Tensor) -> Tensor:
     return weights
 
 
-def is_closed(angles: Tensor) -> bool:
-    """Whether the views cover the circle: no gap is more than twice as wide as any other."""
-    *_, gap = _gaps(angles, 360.0)
+def is_closed(angles: Tensor, period: float) -> bool:
+    """Whether the views cover the circle: the widest gap is at most twice the second widest."""
+    *_, gap = _gaps(angles, period)
     return len(gap) == 1 or bool(gap.max() <= 2 * gap.sort().values[-2])
 
 
