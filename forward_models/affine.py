@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 from torch import Tensor
 
-from .checks import Field
+from .checks import Field, check_number
 from .linear import Identity, LinearOperator
 from .operator import Chain, Operator, Pointwise
 
@@ -31,14 +30,9 @@ class Affine(Pointwise):
     measurement_field: Field = "any"
 
     def __init__(self, scale: float, shift: float) -> None:
-        for name, value in (("scale", scale), ("shift", shift)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-            if not math.isfinite(value):
-                raise ValueError(f"{name} must be finite, got {value}")
-        if scale == 0:
+        self.scale, self.shift = check_number("scale", scale), check_number("shift", shift)
+        if self.scale == 0:
             raise ValueError("scale is 0: nothing of the image would be left")
-        self.scale, self.shift = float(scale), float(shift)
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.scale * x + self.shift

@@ -113,6 +113,13 @@ def check_positive(name: str, value: float) -> float:
     return float(value)
 
 
+def check_integer(name: str, value: object, least: int) -> int:
+    """Return `value` as an int if it is an integer of at least `least`, else raise ValueError."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return int(value)
+
+
 class Constant:
     """A fixed tensor of an operator, converted once per dtype and device of its arguments.
 

@@ -42,7 +42,12 @@ class ForwardModel(ABC):
 
     @abstractmethod
     def simulate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Draw y ~ p(y | x0 = x), shape (B, *measurement)."""
+        """Draw y ~ p(y | x0 = x), shape (B, *measurement), without an autograd graph.
+
+        Args:
+            x: clean images, (B, *event), in data units.
+            generator: of the noise; None means torch's global one.
+        """
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """Return y with its batch axis, (1, *measurement) or (B, *measurement).

@@ -7,7 +7,15 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .checks import Constant, Shape, check_dtype, check_finite, check_shape, check_tensor
+from .checks import (
+    Constant,
+    Shape,
+    check_dtype,
+    check_finite,
+    check_integer,
+    check_shape,
+    check_tensor,
+)  # fmt: skip
 from .forward_model import ForwardModel, TimeDependent, check_level
 from .linear import LinearOperator
 from .noise import CorrelatedGaussian, Gaussian, LinearGaussian
@@ -30,6 +38,10 @@ class NoisedMeasurement(TimeDependent):
     end in p(x0 | y). Steps of a reverse SDE or ODE do not: they hold y to be fixed. Where sigma
     is far above sigma_y / |A|, fine steps of the ODE lose the spread of the measured directions and
     those of the SDE half its variance, and coarse steps diverge.
+
+    This package has no Langevin sampler yet, and all methods of `inverse.sample` run a reverse SDE
+    or ODE: they refuse this model. It serves Langevin loops of your own over the `score` of
+    `inverse.condition(prior, NoisedMeasurement(model), y)`; to sample, give the model itself.
 
     One eps is shared by all images and noise levels: it depends on the seed and the image's shape
     alone, never on the batch, the precision or the device. So the samples of one run share its
@@ -63,9 +75,10 @@ class NoisedMeasurement(TimeDependent):
         eps: Tensor | None = None,
     ) -> None:
         self.operator = _linear_operator(model)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
-        self.model, self.seed, self.event_shape = model, seed, model.event_shape
+        self.seed = check_integer("seed", seed, 0)
+        if self.seed >= 2**63:
+            raise ValueError(f"seed must be less than 2^63, got {seed}")
+        self.model, self.event_shape = model, model.event_shape
         self.eps = None if eps is None else self._check_eps(eps)
         self._noise: dict[Shape, Constant] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -31,7 +32,8 @@ class Observation(ForwardModel):
     Raises:
         TypeError: other kinds of arguments.
         ValueError: f gives complex values and the noise is of real ones, or the other way; entries
-            of f are unmeasured and the noise is not independent.
+            of f are unmeasured and the noise is not independent; a parameter of the noise does not
+            have the shape of a measurement, here where that is known, else at use.
     """
 
     def __init__(self, operator: Operator, noise: Noise) -> None:
@@ -41,7 +43,8 @@ class Observation(ForwardModel):
                 "by MatrixOperator, a function by from_simulator or from_function"
             )
         if not isinstance(noise, Noise):
-            raise TypeError(f"noise must be a Noise, got {type(noise).__name__}")
+            advice = "; wrap it: Gaussian(0.1)" if isinstance(noise, Real | Tensor) else ""
+            raise TypeError(f"noise must be a Noise, got {type(noise).__name__}{advice}")
         given, taken = operator.measurement_field, noise.field
         if given != taken and "any" not in (given, taken):
             raise ValueError(
@@ -60,6 +63,7 @@ class Observation(ForwardModel):
             self.measurement_field = given
         self.event_shape = operator.event_shape
         if operator.measurement_shape is not None:
+            noise.check_shape(operator.measurement_shape)
             self.measurement_shape = noise.recorded_shape(operator.measurement_shape)
             self.measurement_ndim = len(self.measurement_shape)
         elif operator.measurement_ndim is not None:

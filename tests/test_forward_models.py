@@ -118,6 +118,15 @@ def test_simulated_measurements(case):
     model.check_measurement(y)
 
 
+def test_simulated_measurements_keep_no_graph(case):
+    model, x = case.make(), case.x(2)
+    if hasattr(model, "network"):
+        model.network.requires_grad_()
+    y = model.simulate(x.requires_grad_(), rng(1))
+    assert not y.requires_grad
+    assert torch.equal(y, model.simulate(x.detach(), rng(1)))
+
+
 def test_the_truth_has_a_misfit_of_one(case):
     model, x, y = setting(case, 200)
     misfit = model.misfit(y, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from noise_cases import CASES, DOUBLE, Case, N, expectations, interval
@@ -93,6 +94,27 @@ def test_impossible_parameters(make):
             make(value)
 
 
+def test_numbers_of_numpy_are_numbers():
+    z, y = torch.full((1, 3), 2.0, dtype=DOUBLE), torch.full((1, 3), 4.0, dtype=DOUBLE)
+    for make in (
+        fm.Gaussian, fm.Poisson, fm.Transmission, fm.Rician, fm.Laplace, fm.LogNormal,
+        fm.GammaSpeckle, lambda v: fm.PoissonGaussian(v, v), lambda v: fm.Saturated(v, -v, 4 * v),
+        lambda v: fm.HeteroscedasticGaussian(v, v), lambda v: fm.Quantised(v, v),
+        lambda v: fm.Transmission(10.0, floor=-v), lambda v: fm.LogNormal(0.5, floor=v),
+    ):  # fmt: skip
+        expected = make(2.0).log_prob(y, z)
+        for number in (np.float32(2), np.int64(2), np.float64(2)):
+            assert torch.equal(make(number).log_prob(y, z), expected)
+        for bad in (np.ones(3), 2 + 0j):
+            with pytest.raises(TypeError, match="number"):
+                make(bad)
+    with pytest.raises(TypeError, match="number"):
+        fm.Gaussian(np.bool_(True))
+    assert fm.Categorical(np.int64(3)).classes == 3
+    assert type(fm.LinearGaussian(fm.Identity(), np.float32(0.5)).sigma) is float
+    assert type(fm.Affine(np.float32(0.5), np.int64(2)).shift) is float
+
+
 @pytest.mark.parametrize(
     ("noise", "y"),
     [
@@ -137,6 +159,36 @@ def test_counts_may_be_rounded_as_floats_are():
         fm.Poisson(gain).check_recorded((counts.to(dtype) / 37)[None])
 
 
+@pytest.mark.parametrize("gain", [1 / 255, 0.1, torch.tensor(0.1), 1.0, 0.125])
+def test_recordings_in_single_precision_stay_recordings_in_double(gain):
+    noise, rounded = fm.Poisson(gain), fm.Poisson(torch.as_tensor(gain, dtype=torch.float32))
+    for counts in (0.5, 40.0, 1e4, 1e6, 1e7):
+        z = torch.full((1, 1000), counts) * gain
+        for y in (
+            noise.sample(z, rng()),
+            rounded.sample(z, rng()),
+            noise.sample(z.double(), rng()),
+        ):
+            for recorded in (y, y.float(), y.double()):
+                noise.check_recorded(recorded)
+                rounded.check_recorded(recorded)
+    noise.check_recorded(torch.tensor([[0.1, 0.5, 0.7]], dtype=DOUBLE) * gain / 0.1)
+    levels = fm.Quantised(0.1, 0.05)
+    y = levels.sample(torch.linspace(-3e4, 3e4, 2000)[None], rng())
+    levels.check_recorded(y)
+    levels.check_recorded(y.double())
+
+
+def test_fractions_of_a_count_are_refused_up_to_many_counts():
+    for gain, most in ((1 / 255, 1e6), (0.1, 1e6), (1.0, 1e8), (0.125, 1e8)):
+        for dtype, limit in ((DOUBLE, most), (torch.float32, min(most, 1e6))):
+            counts = torch.logspace(0, math.log10(limit), 40, dtype=DOUBLE).floor()
+            for fraction in (0.5, -0.4):
+                y = ((counts + fraction) * gain).to(dtype)
+                with pytest.raises(ValueError, match="40 impossible entries of 40"):
+                    fm.Poisson(gain).check_recorded(y[None])
+
+
 # ---- sums over counts, levels and classes -------------------------------------------------
 
 
@@ -145,6 +197,7 @@ def test_counts_may_be_rounded_as_floats_are():
     [
         (1.0, 0.05, 3.0), (1.0, 1.0, 0.2), (0.1, 0.3, 4.0), (1.0, 11.0, 60.0), (1.0, 13.0, 50.0),
         (1.0, 15.0, 130.0), (1.0, 40.0, 2.0), (1.0, 100.0, 3000.0), (2.0, 9.0, 500.0),
+        (1.0, 5.2, 29.6), (1.0, 1e3, 14.1), (1.0, 3.8, 1e4), (1.0, 200.0, 33.0), (1.0, 7.0, 1e-3),
     ],
 )  # fmt: skip
 def test_poisson_gaussian_equals_the_whole_sum(gain, sigma, z):
@@ -157,6 +210,20 @@ def test_poisson_gaussian_equals_the_whole_sum(gain, sigma, z):
     expected = torch.from_numpy(terms).logsumexp(1)
     values = noise.log_prob(y, torch.full_like(y, z))
     torch.testing.assert_close(values, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_poisson_gaussian_with_parameters_for_each_entry():
+    """Chunks of entries, each entry with a window of its own."""
+    sigma = torch.logspace(-1.5, 1.5, 1100, dtype=DOUBLE).reshape(2, 550)
+    z = 50 * torch.rand(3, 2, 550, generator=rng()).double()
+    noise = fm.PoissonGaussian(1.0, sigma)
+    y = noise.sample(z[:1], rng(1))
+    together, score = noise._log_prob(y, z), noise.score(y, z)
+    assert together.shape == z.shape
+    for i in (0, 200, 549):
+        alone = fm.PoissonGaussian(1.0, sigma[:, i])
+        torch.testing.assert_close(alone._log_prob(y[..., i], z[..., i]), together[..., i])
+        torch.testing.assert_close(alone.score(y[..., i], z[..., i]), score[..., i])
 
 
 def test_poisson_gaussian_information_lies_between_its_bounds():

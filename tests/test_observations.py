@@ -70,6 +70,31 @@ def test_complex_information_is_the_mean_over_both_parts():
         torch.testing.assert_close(score[:5], gradient)
 
 
+def test_noise_that_does_not_fit_is_refused_at_once():
+    for operator in (fm.Identity((4,)), fm.MatrixOperator(normal(4, 5)) @ fm.Affine(2.0, 1.0)):
+        for noise in (
+            fm.Gaussian(torch.ones(3)), fm.Poisson(1.0, torch.ones(1)),
+            fm.PoissonGaussian(1.0, torch.ones(3)), fm.Laplace(torch.ones(2, 2)),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=r"has shape \(.*measurement, \(4,\)"):
+                fm.Observation(operator, noise)
+        with pytest.raises(ValueError, match="4 entries, the covariance is of 3"):
+            fm.Observation(operator, fm.CorrelatedGaussian(torch.eye(3)))
+        fm.Observation(operator, fm.Gaussian(torch.ones(4)))
+        fm.Observation(operator, fm.CorrelatedGaussian(torch.eye(4)))
+    free = fm.Observation(fm.Identity(), fm.Gaussian(torch.ones(3)))
+    with pytest.raises(ValueError, match="has shape"):
+        free.log_likelihood(torch.ones(1, 4), torch.ones(1, 4))
+
+
+def test_a_number_is_no_noise():
+    for sigma in (0.1, 1, torch.ones(4)):
+        with pytest.raises(TypeError, match=r"wrap it: Gaussian\(0\.1\)"):
+            fm.Observation(fm.Identity((4,)), sigma)
+    with pytest.raises(TypeError, match=r"must be a Noise, got str$"):
+        fm.Observation(fm.Identity((4,)), "poisson")
+
+
 # ---- posteriors ----------------------------------------------------------------------------
 
 

@@ -69,7 +69,8 @@ class Classifier(ForwardModel):
 
     def simulate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw a class for each image, (B,) int64."""
-        probability = torch.softmax(self.logits(x).detach(), dim=1)
+        with torch.no_grad():
+            probability = torch.softmax(self.logits(x), dim=1)
         if generator is not None:
             probability = probability.to(generator.device)
         return torch.multinomial(probability, 1, generator=generator)[:, 0].to(x.device)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 from torch import Tensor, nn
 
-from ..checks import Shape, check_batched, check_dtype, check_tensor
+from ..checks import Shape, check_batched, check_dtype, check_number, check_tensor
 
 Range = tuple[float, float]
 
 
 def _check_range(name: str, value: Range) -> Range:
-    low, high = value
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"{name} must be (low, high) with low < high, got {value}")
-    return float(low), float(high)
+    if isinstance(value, tuple | list) and len(value) == 2:
+        low, high = (check_number(f"an end of {name}", end) for end in value)
+        if low < high:
+            return low, high
+    raise ValueError(f"{name} must be (low, high) with low < high, got {value!r}")
 
 
 @final

@@ -5,14 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_tensor
+from ..checks import check_integer, check_tensor
 
 
 def check_classes(num_classes: int) -> int:
     """Return the number of classes, an integer of at least 2, else raise ValueError."""
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise ValueError(f"num_classes must be an integer of at least 2, got {num_classes}")
-    return num_classes
+    return check_integer("num_classes", num_classes, 2)
 
 
 def check_labels(y: Tensor, num_classes: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Field, Shape
+from ..checks import Field, Shape, check_integer
 from .noise import Noise, check_possible
 
 
@@ -29,17 +29,18 @@ class Categorical(Noise):
     added_axes = -1
 
     def __init__(self, classes: int) -> None:
-        if isinstance(classes, bool) or not isinstance(classes, int) or classes < 2:
-            raise ValueError(f"classes must be an integer of at least 2, got {classes!r}")
-        self.classes = classes
+        self.classes = check_integer("classes", classes, 2)
 
-    def recorded_shape(self, clean_shape: Shape) -> Shape:
-        """Shape of one recording, (*m), of logits (classes, *m)."""
+    def check_shape(self, clean_shape: Shape) -> None:
         if not clean_shape or clean_shape[0] != self.classes:
             raise ValueError(
                 f"a clean measurement {clean_shape} holds no logits of {self.classes} classes; "
                 f"expected ({self.classes}, ...)"
             )
+
+    def recorded_shape(self, clean_shape: Shape) -> Shape:
+        """Shape of one recording, (*m), of logits (classes, *m)."""
+        self.check_shape(clean_shape)
         return clean_shape[1:]
 
     def log_prob(self, y: Tensor, z: Tensor, measured: Tensor | None = None) -> Tensor:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..affine import linear_part
-from ..checks import Constant, Field, check_dtype, check_finite, check_tensor
+from ..checks import Constant, Field, Shape, check_dtype, check_finite, check_tensor
 from ..linear import LinearOperator, MatrixOperator
 from ..operator import Operator
-from .linear_gaussian import LinearGaussian, check_standard_deviation
+from .linear_gaussian import LinearGaussian
 from .noise import IndependentNoise, Noise, standard_normal
-from .parameter import PerEntry
+from .parameter import standard_deviation
 
 
 @final
@@ -38,8 +38,8 @@ class Gaussian(IndependentNoise):
     recorded_field: Field = "any"
 
     def __init__(self, sigma: float | Tensor) -> None:
-        self.sigma = check_standard_deviation(sigma)
-        self._sigma = PerEntry("sigma", self.sigma)
+        self._sigma = standard_deviation(sigma)
+        self.sigma = self._sigma.value
 
     def _log_prob(self, y: Tensor, z: Tensor) -> Tensor:
         sigma = self._sigma.like(z)
@@ -117,14 +117,17 @@ class CorrelatedGaussian(Noise):
         """M, the entries of one measurement."""
         return len(self._factor.value)
 
-    def _flat(self, value: Tensor) -> Tensor:
-        flat = value.flatten(1)
-        if flat.shape[1] != self.size:
+    def check_shape(self, clean_shape: Shape) -> None:
+        entries = math.prod(clean_shape)
+        if entries != self.size:
             raise ValueError(
-                f"a measurement {tuple(value.shape[1:])} has {flat.shape[1]} entries, the "
-                f"covariance is of {self.size}"
+                f"a measurement {tuple(clean_shape)} has {entries} entries, the covariance is of "
+                f"{self.size}"
             )
-        return flat
+
+    def _flat(self, value: Tensor) -> Tensor:
+        self.check_shape(tuple(value.shape[1:]))
+        return value.flatten(1)
 
     def log_prob(self, y: Tensor, z: Tensor, measured: Tensor | None = None) -> Tensor:
         if measured is not None:

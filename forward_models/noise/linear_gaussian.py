@@ -8,43 +8,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape, check_dtype, check_finite, check_tensor
 from ..forward_model import ForwardModel, check_pair
 from ..linear import LinearOperator
 from .noise import standard_normal
-
-
-def check_standard_deviation(sigma: float | Tensor, shape: Shape | None = None) -> float | Tensor:
-    """Return sigma as a number, or as a copy with one value per entry of a measurement; else raise.
-
-    Raises TypeError if it is no real number or tensor, ValueError if it is not positive and finite
-    everywhere, or a tensor of another shape than that of a measurement, if known.
-    """
-    if isinstance(sigma, Tensor) and sigma.ndim > 0:
-        check_dtype("sigma", sigma, "real")
-        check_finite("sigma", sigma)
-        if shape is not None and sigma.shape != shape:
-            raise ValueError(
-                f"sigma has shape {tuple(sigma.shape)}, expected one number or the shape of "
-                f"a measurement, {shape}"
-            )
-        least = float(sigma.min())
-        value: float | Tensor = sigma.detach().clone()
-    else:
-        if isinstance(sigma, bool) or not isinstance(sigma, (int, float, Tensor)):
-            raise TypeError(f"sigma must be a number or a tensor, got {type(sigma).__name__}")
-        if isinstance(sigma, Tensor) and sigma.is_complex():
-            raise TypeError("sigma is complex, expected a real standard deviation")
-        least = value = float(sigma)
-    if not 0 < least < math.inf:
-        advice = "a standard deviation is positive"
-        if least == 0:
-            advice = (
-                "a noiseless measurement has no density: pass a small sigma instead, e.g. one "
-                "thousandth of the range of y"
-            )
-        raise ValueError(f"sigma must be positive and finite, got {least}; {advice}")
-    return value
+from .parameter import standard_deviation
 
 
 @final
@@ -78,8 +45,10 @@ class LinearGaussian(ForwardModel):
         self.measurement_shape = operator.measurement_shape
         self.measurement_ndim = operator.measurement_ndim
         self.measurement_field = operator.measurement_field
-        self.sigma = check_standard_deviation(sigma, operator.measurement_shape)
-        self._sigma = Constant(torch.as_tensor(self.sigma, dtype=torch.float64))
+        self._sigma = standard_deviation(sigma)
+        if self.measurement_shape is not None:
+            self._sigma.check_shape(self.measurement_shape)
+        self.sigma = self._sigma.value
 
     def linear_gaussian(self, y: Tensor) -> tuple[LinearGaussian, Tensor]:
         """Itself."""
@@ -96,10 +65,7 @@ class LinearGaussian(ForwardModel):
 
     def _check_values(self, y: Tensor) -> Tensor:
         """Only entries that are measured are data; the others may be anything, and become 0."""
-        if isinstance(self.sigma, Tensor) and self.sigma.shape != y.shape[1:]:
-            raise ValueError(
-                f"sigma has shape {tuple(self.sigma.shape)}, the measurement {tuple(y.shape[1:])}"
-            )
+        self._sigma.check_shape(tuple(y.shape[1:]))
         measured = self._measured(y)
         return super()._check_values(y if measured is None else torch.where(measured, y, 0))
 
@@ -122,19 +88,19 @@ class LinearGaussian(ForwardModel):
     def misfit(self, y: Tensor, x: Tensor) -> Tensor:
         y = self.check_measurement(y)
         prediction = self.operator.apply(x)
-        scaled = self._residual(y, prediction) / self._per_entry(prediction)
+        scaled = self._residual(y, prediction) / self._sigma.like(prediction)
         return (scaled.abs().square().reshape(len(x), -1).sum(1) / self.count(y)).sqrt()
 
     def log_likelihood(self, y: Tensor, x: Tensor) -> Tensor:
         y = self.check_measurement(y)
         prediction = self.operator.apply(x)
-        scaled = self._residual(y, prediction) / self._per_entry(prediction)
+        scaled = self._residual(y, prediction) / self._sigma.like(prediction)
         squares = scaled.abs().square() if scaled.is_complex() else scaled.square()
         return -0.5 * squares.reshape(len(squares), -1).sum(1) - self._log_normaliser(prediction)
 
     def _log_normaliser(self, y: Tensor) -> Tensor:
         """1/2 sum over the data of log(2 pi sigma_i^2), a scalar."""
-        log_sigma = self._sigma.value.log().to(y.device)
+        log_sigma = self._sigma.double.log().to(y.device)
         if log_sigma.ndim == 0:
             total = self.count(y) * log_sigma
         else:
@@ -143,18 +109,10 @@ class LinearGaussian(ForwardModel):
             total = kept.sum() * (2 if y.is_complex() else 1)
         return (total + 0.5 * self.count(y) * math.log(2 * math.pi)).to(y.dtype.to_real())
 
-    def _per_entry(self, y: Tensor) -> Tensor:
-        sigma = self._sigma.like(y)
-        if sigma.ndim > 0 and sigma.shape != y.shape[1:]:
-            raise ValueError(
-                f"sigma has shape {tuple(sigma.shape)}, the measurement {tuple(y.shape[1:])}"
-            )
-        return sigma
-
     def simulate(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Draw y ~ p(y | x0 = x), (B, *measurement), with noise from the given generator."""
-        clean = self.operator.apply(check_tensor("x", x))
-        noise = standard_normal(clean, generator)
-        y = clean + self._per_entry(clean) * noise
-        measured = self._measured(clean)
-        return y if measured is None else torch.where(measured, y, 0)
+        with torch.no_grad():
+            clean = self.operator.apply(x)
+            y = clean + self._sigma.like(clean) * standard_normal(clean, generator)
+            measured = self._measured(clean)
+            return y if measured is None else torch.where(measured, y, 0)

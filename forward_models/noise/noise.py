@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import Field, Shape, check_finite
 from ..operator import Operator
+from .parameter import PerEntry
 
 if TYPE_CHECKING:
     from .linear_gaussian import LinearGaussian
@@ -86,6 +87,12 @@ class Noise(ABC):
     ) -> tuple[LinearGaussian, Tensor] | None:
         """The observation of y by this operator and noise as a LinearGaussian one, else None."""
         return None
+
+    def check_shape(self, clean_shape: Shape) -> None:
+        """Raise ValueError if a parameter does not fit a clean measurement of this shape."""
+        for value in vars(self).values():
+            if isinstance(value, PerEntry):
+                value.check_shape(clean_shape)
 
     def recorded_shape(self, clean_shape: Shape) -> Shape:
         """Shape of one recording of a clean measurement of this shape."""

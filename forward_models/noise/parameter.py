@@ -2,56 +2,79 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
 from torch import Tensor
 
-from ..checks import Constant, check_dtype, check_finite
+from ..checks import Constant, Shape, check_dtype, check_finite, check_number
 
 
 @final
 class PerEntry:
     """A fixed positive parameter, () or of the shape of one measurement.
 
+    Attributes:
+        value: a number, or a copy of the tensor that was given.
+        least, largest: of the values.
+
     Args:
         name: how errors call it.
         value: a number, or a real tensor with one value per entry.
         zero: whether it may be zero.
+        advice: what to do where it is zero and may not be.
 
     Raises:
         TypeError: it is no real number or tensor.
-        ValueError: it is negative, zero where that is not allowed, or not finite.
+        ValueError: it is negative, zero where that is not allowed, not finite, or empty.
     """
 
-    def __init__(self, name: str, value: float | Tensor, *, zero: bool = False) -> None:
+    def __init__(
+        self, name: str, value: float | Tensor, *, zero: bool = False, advice: str = ""
+    ) -> None:
         if isinstance(value, Tensor):
             check_dtype(name, value, "real")
             check_finite(name, value)
-        elif isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a number or a tensor, got {type(value).__name__}")
-        double = torch.as_tensor(value, dtype=torch.float64)
-        if double.numel() == 0:
-            raise ValueError(f"{name} is empty; pass a number, or one for each entry")
-        least, self.largest = float(double.min()), float(double.max())
-        self.least = least
-        if not (least > 0 or (zero and least == 0)) or not self.largest < math.inf:
+            if value.numel() == 0:
+                raise ValueError(f"{name} is empty; pass a number, or one for each entry")
+            self.value = value.detach().clone() if value.ndim > 0 else float(value)
+        else:
+            self.value = check_number(name, value)
+        double = torch.as_tensor(self.value, dtype=torch.float64)
+        self.least, self.largest = float(double.min()), float(double.max())
+        if self.least < 0 or (self.least == 0 and not zero):
             kind = "zero or positive" if zero else "positive"
-            worst = self.largest if least > 0 else least
-            raise ValueError(f"{name} must be {kind} and finite, got {worst:g}")
+            hint = f"; {advice}" if advice and self.least == 0 else ""
+            raise ValueError(f"{name} must be {kind} and finite, got {self.least:g}{hint}")
         self.name, self._constant = name, Constant(double)
+
+    @property
+    def double(self) -> Tensor:
+        """The parameter in double precision, () or (*measurement)."""
+        return self._constant.value
+
+    def check_shape(self, shape: Shape) -> None:
+        """Raise ValueError if it has one value per entry of another shape than a measurement's."""
+        own = tuple(self.double.shape)
+        if own not in ((), tuple(shape)):
+            raise ValueError(
+                f"{self.name} has shape {own}, expected one number or the shape of a measurement, "
+                f"{tuple(shape)}"
+            )
 
     def like(self, z: Tensor) -> Tensor:
         """The parameter in the precision and on the device of z (B, *measurement).
 
-        Raises ValueError if it has one value per entry of another shape than z has.
+        Raises ValueError if it does not fit the shape of z.
         """
-        value = self._constant.like(z)
-        if value.is_complex():
-            value = value.real
-        if value.ndim > 0 and value.shape != z.shape[1:]:
-            raise ValueError(
-                f"{self.name} has shape {tuple(value.shape)}, the measurement {tuple(z.shape[1:])}"
-            )
-        return value
+        self.check_shape(z.shape[1:])
+        return self._constant.like(z)
+
+
+def standard_deviation(sigma: float | Tensor) -> PerEntry:
+    """sigma of Gaussian noise that has no other source of randomness."""
+    advice = (
+        "a noiseless measurement has no density: pass a small sigma instead, e.g. one thousandth "
+        "of the range of y"
+    )
+    return PerEntry("sigma", sigma, advice=advice)

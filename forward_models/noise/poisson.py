@@ -20,18 +20,25 @@ def poisson_counts(rate: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.poisson(rate.to(device), generator=generator).to(rate.device)
 
 
-def is_whole(n: Tensor) -> Tensor:
-    """Whether n is a whole number to the rounding of a product or quotient."""
-    rounding = 8 * torch.finfo(n.dtype).eps * n.abs().clamp(min=1)
+def is_multiple(y: Tensor, unit: Tensor) -> Tensor:
+    """Whether y is a whole multiple of the unit, to the rounding of single precision.
+
+    Whatever the dtype, since double precision may hold what was recorded, or a unit that was given,
+    in single. The product and both factors are off by 2^-24 of y each: from 2^21 units on any y may
+    be a multiple. But those of a power of two, such as counts in the unit 1, are exact.
+    """
+    n = y / unit
+    rounding = 2**-22 * n.abs()
+    exact = torch.frexp(unit).mantissa == 0.5
+    rounding = torch.where(exact, rounding.clamp(max=0.25), rounding)
     return (n - n.round()).abs() <= rounding
 
 
 def check_counts(y: Tensor, gain: Tensor) -> None:
-    """Raise ValueError unless y / gain are counts 0, 1, 2, ... to the rounding of y."""
+    """Raise ValueError unless y are counts 0, 1, 2, ... in the unit of the gain; see above."""
     check_finite("y", y)
-    n = y / gain
     check_possible(
-        "y", y, is_whole(n) & (n > -0.5),
+        "y", y, is_multiple(y, gain) & (y / gain > -0.5),
         "gain times a count 0, 1, 2, ...; check the gain, or use PoissonGaussian for data that "
         "also have read-out noise",
     )  # fmt: skip

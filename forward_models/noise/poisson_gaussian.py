@@ -13,10 +13,12 @@ from .continued import Continued
 from .noise import check_possible, standard_normal
 from .parameter import PerEntry
 from .poisson import poisson_counts
-from .special import deviance, normal_log_prob, poisson_log_prob
+from .special import deviance, stirling_excess
 
-# Beyond this many counts either side a sum over every k-th count is as good as over all.
-_TERMS = 96
+# No window needs more terms, whatever the parameters.
+_TERMS = 65
+# Terms of a chunk of entries.
+_CACHED = 2**16
 
 
 @final
@@ -27,10 +29,13 @@ class PoissonGaussian(Continued):
 
     E[y] = z + background, Var[y] = gain (z + background) + sigma^2.
 
-    The sum runs over a window around its largest term, which leaves out less than 1e-12 of it:
-    n* +- min(8 sigma / gain + 2, 10 + sqrt(100 + 60 n*)), every count or, where that would be more
-    than 96 either side, every k-th: so smooth a sum does not notice. Cost and memory: 16 sigma /
-    gain + 5 terms for each entry, at most 193; `HeteroscedasticGaussian` costs one.
+    With s = sigma / gain and n* the largest term, the terms are in proportion to Poisson(n; n*)
+    exp(-(n - n*)^2 / (2 s^2)), of width w = (1 / s^2 + 1 / n*)^(-1/2). The sum runs over every k-th
+    count, k = max(1, floor(0.8 w - 1)), from n* - 7.5 w on: what this leaves out, tails and the
+    aliases of Poisson's summation formula at the frequencies j / k, is less than 1e-12 of the sum
+    (for s -> infinity the first alias is exp(-n* (1 - cos(2 pi / k)))). Cost: min(15 s + 8, 65)
+    terms for each entry, in chunks of bounded memory where no gradient is asked for; 0.2 s for
+    256^2 entries on one core. `HeteroscedasticGaussian` costs one term.
 
     The Fisher information has no closed form; `information` is its lower bound 1 / Var[y], exact
     for many counts and for sigma >> gain; another bound from above is that of the counts alone,
@@ -62,8 +67,8 @@ class PoissonGaussian(Continued):
         self._gain, self._sigma = PerEntry("gain", gain), PerEntry("sigma", sigma)
         self._background = PerEntry("background", background, zero=True)
         self.floor = check_positive("floor", floor)
-        widest = 8 * self._sigma.largest / self._gain.least + 2
-        self._half = math.ceil(min(widest, _TERMS))
+        widest = self._sigma.largest / self._gain.least
+        self._terms = math.ceil(min(15 * widest + 8, _TERMS))
 
     def _rate(self, z: Tensor) -> Tensor:
         return (z + self._background.like(z)) / self._gain.like(z)
@@ -71,46 +76,31 @@ class PoissonGaussian(Continued):
     def _floor(self, z: Tensor) -> Tensor:
         return self.floor * self._gain.like(z) - self._background.like(z)
 
-    def _window(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """n0, n - n0, the terms at rate n0, and log(rate / n0); windows on an axis in front.
+    def _sum(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(y | z) and E[n | y, z], a few entries at a time: their terms fit in a cache."""
+        gain = self._gain.like(z)
+        entries = torch.broadcast_tensors(y / gain, self._rate(z), self._sigma.like(z) / gain)
+        size = _CACHED // self._terms
+        chunks = zip(*(value.reshape(-1).split(size) for value in entries), strict=True)
+        sums = [_sum_of_counts(c, rate, s, self._terms) for c, rate, s in chunks]
+        log_p, expected = (torch.cat(v).reshape(entries[0].shape) for v in zip(*sums, strict=True))
+        return log_p - gain.log(), expected
 
-        The Poisson probability at another rate is that at n0 times exp((n - n0) log(rate / n0)) and
-        a factor without n, so that derivatives in z run through one logarithm for each entry.
-        """
-        gain, rate = self._gain.like(z), self._rate(z)
-        s = self._sigma.like(z) / gain
-        counts = y / gain
-        # The window is a choice, through which no derivative runs.
-        mode = _largest_term(counts, rate.detach(), s)
-        half = torch.minimum(8 * s + 2, 10 + (100 + 60 * mode).sqrt())
-        stride = (half / self._half).ceil()
-        offsets = torch.arange(-self._half, self._half + 1, dtype=z.dtype, device=z.device)
-        centre = mode.round()
-        n = centre + stride * offsets.reshape(-1, *[1] * mode.ndim)
-        reference = centre.clamp(min=1)
-        terms = poisson_log_prob(n.clamp(min=0), reference) + normal_log_prob((counts - n) / s)
-        terms = torch.where(n >= 0, terms + (stride / (s * gain)).log(), -torch.inf)
-        return reference, n - reference, terms, (rate / reference).log()
-
-    def _exact_log_prob(self, y: Tensor, z: Tensor) -> Tensor:
-        return self._value_and_slope(y, z)[0]
-
-    def _exact_score(self, y: Tensor, z: Tensor) -> Tensor:
-        reference, difference, terms, log_ratio = self._window(y, z)
-        return self._slope(z, reference, difference, terms + difference * log_ratio)
-
-    def _value_and_slope(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        # One window serves both.
-        reference, difference, terms, log_ratio = self._window(y, z)
-        terms = terms + difference * log_ratio
-        value = terms.logsumexp(0) - deviance(reference, self._rate(z))
-        return value, self._slope(z.detach(), reference, difference, terms.detach())
-
-    def _slope(self, z: Tensor, reference: Tensor, difference: Tensor, terms: Tensor) -> Tensor:
+    def _slope(self, z: Tensor, expected: Tensor) -> Tensor:
         """(E[n | y, z] / rate - 1) / gain."""
-        expected = (terms.softmax(0) * difference).sum(0) + reference
         rate = self._rate(z)
         return (expected - rate) / (rate * self._gain.like(z))
+
+    def _exact_log_prob(self, y: Tensor, z: Tensor) -> Tensor:
+        return self._sum(y, z)[0]
+
+    def _exact_score(self, y: Tensor, z: Tensor) -> Tensor:
+        return self._slope(z, self._sum(y, z)[1])
+
+    def _value_and_slope(self, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        # One sum serves both.
+        log_p, expected = self._sum(y, z)
+        return log_p, self._slope(z.detach(), expected.detach())
 
     def _exact_information(self, z: Tensor) -> Tensor:
         return 1 / self._exact_variance(z)
@@ -131,6 +121,33 @@ class PoissonGaussian(Continued):
         least = "z + background >= 0: no negative number of photons is expected"
         check_possible("the clean measurement", z, self._rate(z) >= 0, least)
         return z
+
+
+def _sum_of_counts(counts: Tensor, rate: Tensor, s: Tensor, terms: int) -> tuple[Tensor, Tensor]:
+    """log sum_n Poisson(n; rate) N(counts; n, s^2) and the mean of n under its terms; (K,) each.
+
+    The probability of n at the rate is that at n0 times exp((n - n0) log(rate / n0)) and a factor
+    without n, so that derivatives in the rate run through one logarithm for each entry.
+    """
+    # The window is a choice, through which no derivative runs.
+    mode = _largest_term(counts.detach(), rate.detach(), s)
+    width = (1 / s.square() + 1 / mode).rsqrt()
+    stride = (0.8 * width - 1).floor().clamp(min=1)
+    centre = mode.round()
+    below = torch.minimum(((7.5 * width + 2) / stride).ceil(), (centre / stride).floor())
+    offsets = torch.arange(terms, dtype=rate.dtype, device=rate.device)[:, None]
+    n = centre + stride * (offsets - below)
+    n0 = centre.clamp(min=1)
+    difference = n - n0
+    # The bound, below any n / n0 - 1 of the window, keeps 0 log 0 = 0.
+    log_p = difference - n * (difference / n0).clamp(min=-0.999).log1p() - stirling_excess(n)
+    log_terms = log_p - 0.5 * ((counts - n) / s).square() + difference * (rate / n0).log()
+    largest = log_terms.detach().amax(0)
+    weights = (log_terms - largest).exp()
+    total = weights.sum(0)
+    log_sum = largest + total.log() - deviance(n0, rate)
+    log_sum = log_sum + (stride / s).log() - 0.5 * math.log(2 * math.pi)
+    return log_sum, n0 + (weights * difference).sum(0) / total
 
 
 def _largest_term(counts: Tensor, rate: Tensor, s: Tensor) -> Tensor:

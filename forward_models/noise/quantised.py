@@ -10,7 +10,7 @@ from torch import Tensor
 from ..checks import Constant, check_positive
 from .noise import IndependentNoise, check_possible, standard_normal
 from .parameter import PerEntry
-from .poisson import is_whole
+from .poisson import is_multiple
 from .quadrature import legendre
 from .special import hazard, log_ndtr, normal_log_prob
 
@@ -110,7 +110,8 @@ class Quantised(IndependentNoise):
 
     def check_recorded(self, y: Tensor) -> Tensor:
         super().check_recorded(y)
-        check_possible("y", y, is_whole(y / self.step), f"multiples of the step {self.step:g}")
+        expected = f"multiples of the step {self.step:g}"
+        check_possible("y", y, is_multiple(y, y.new_tensor(self.step)), expected)
         return y
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import final
 
 import torch
 from torch import Tensor
 
+from ..checks import check_number
 from .noise import IndependentNoise, check_possible, standard_normal
 from .parameter import PerEntry
 from .special import hazard, log_ndtr, normal_log_prob
@@ -40,14 +42,11 @@ class Saturated(IndependentNoise):
 
     def __init__(self, sigma: float | Tensor, low: float, high: float) -> None:
         self._sigma = PerEntry("sigma", sigma)
-        for name, value in (("low", low), ("high", high)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-        if not low < high or not (math.isfinite(low) or math.isfinite(high)):
+        self.low, self.high = _end("low", low), _end("high", high)
+        if not self.low < self.high or (math.isinf(self.low) and math.isinf(self.high)):
             raise ValueError(
                 f"the range is from low={low} to high={high}; expected low < high, one finite"
             )
-        self.low, self.high = float(low), float(high)
         self._low, self._high = _around(self.low), _around(self.high)
         self.neutral = self.low if math.isfinite(self.low) else self.high
 
@@ -122,6 +121,13 @@ class Saturated(IndependentNoise):
         inside = (y >= self._low[0]) & (y <= self._high[1])
         check_possible("y", y, inside, f"values from {self.low:g} to {self.high:g}")
         return y
+
+
+def _end(name: str, value: float) -> float:
+    """A finite number or an infinity, as a float."""
+    if isinstance(value, Real) and math.isinf(value):
+        return float(value)
+    return check_number(name, value)
 
 
 def _around(end: float) -> tuple[float, float]:

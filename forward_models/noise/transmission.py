@@ -7,7 +7,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import check_finite
+from ..checks import check_finite, check_number
 from .continued import Continued
 from .noise import check_possible
 from .parameter import PerEntry
@@ -46,11 +46,9 @@ class Transmission(Continued):
     ) -> None:
         self._I0 = PerEntry("I0", I0)
         self._background = PerEntry("background", background, zero=True)
-        if isinstance(floor, bool) or not isinstance(floor, (int, float)):
-            raise TypeError(f"floor must be a number, got {type(floor).__name__}")
-        if not -50 <= floor <= 0:
-            raise ValueError(f"floor must be between -50 and 0, got {floor}")
-        self.floor = float(floor)
+        self.floor = check_number("floor", floor)
+        if not -50 <= self.floor <= 0:
+            raise ValueError(f"floor must be between -50 and 0, got {self.floor:g}")
 
     def _log_primary(self, z: Tensor) -> Tensor:
         """log r: unlike r it does not underflow behind a thick object."""
