@@ -39,9 +39,10 @@ class NoisedMeasurement(TimeDependent):
     is far above sigma_y / |A|, fine steps of the ODE lose the spread of the measured directions and
     those of the SDE half its variance, and coarse steps diverge.
 
-    This package has no Langevin sampler yet, and all methods of `inverse.sample` run a reverse SDE
-    or ODE: they refuse this model. It serves Langevin loops of your own over the `score` of
-    `inverse.condition(prior, NoisedMeasurement(model), y)`; to sample, give the model itself.
+    This package has no Langevin sampler yet, and the methods of `inverse.sample` refuse this model.
+    It serves a Langevin loop of your own, over the `score` of the posterior that
+    `inverse.condition(prior, NoisedMeasurement(model), y)` gives; for any method of the package
+    condition on the model itself.
 
     One eps is shared by all images and noise levels: it depends on the seed and the image's shape
     alone, never on the batch, the precision or the device. So the samples of one run share its
