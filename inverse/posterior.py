@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel, LinearGaussian, LinearOperator, Stack, TimeDependent
+from forward_models import ForwardModel, LinearGaussian, Observation, Operator, Stack, TimeDependent
 from priors import Prior
 
 from .likelihoods import Exact, GaussianLift, Likelihood, Moments, PlugIn, Tweedie
@@ -141,7 +141,8 @@ def condition(
             f"{type(model).__name__}"
             + ("; wrap the operator: LinearGaussian(operator, sigma)" if callable(model) else "")
         )
-    y = model.check_measurement(torch.tensor(y) if isinstance(y, int) else y)
+    y = torch.tensor(y) if isinstance(y, int) else y
+    y = model.check_measurement(_with_batch_axis(model, y, prior))
     equivalent = model.linear_gaussian(y) if isinstance(model, ForwardModel) else None
     if equivalent is not None:
         model, y = equivalent
@@ -175,8 +176,21 @@ def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tenso
     return ((LinearGaussian(operator, torch.cat(noise)), torch.cat(flat, 1)), *others)
 
 
+def _with_batch_axis(model: Model, y: Tensor, prior: Prior) -> Tensor:
+    """y, with a batch axis if a model of images of any shape leaves open whether it has one."""
+    operator = getattr(model, "operator", None)
+    known = getattr(model, "measurement_shape", None) or getattr(model, "measurement_ndim", None)
+    if known is not None or not isinstance(operator, Operator) or not isinstance(y, Tensor):
+        return y
+    added = model.noise.added_axes if isinstance(model, Observation) else 0
+    ndim = len(operator.output_shape(tuple(prior.event_shape))) + added
+    return y[None] if y.ndim == ndim else y
+
+
 def _event_shape(model: Model, y: Tensor) -> tuple[int, ...] | None:
     operator = getattr(model, "operator", None)
-    if model.event_shape is None and isinstance(operator, LinearOperator):
+    if model.event_shape is None and isinstance(operator, Operator):
+        if isinstance(model, Observation) and model.noise.added_axes:
+            return None
         return operator.input_shape(tuple(y.shape[1:]))
     return model.event_shape

@@ -63,13 +63,18 @@ class Method:
 
     def refusal(self, posterior: Posterior) -> str | None:
         """Why this method cannot sample this posterior, or None."""
-        for model, _ in posterior.factors:
-            if isinstance(model, TimeDependent) and model.augmented:
-                return (
-                    f"{type(model).__name__} moves with the noise level: Langevin steps sample its "
-                    "posterior, a reverse SDE or ODE does not"
-                )
-        return self.applies(posterior)
+        return moving(posterior) or self.applies(posterior)
+
+
+def moving(posterior: Posterior) -> str | None:
+    """Why steps that hold y fixed do not sample this posterior, or None."""
+    for model, _ in posterior.factors:
+        if isinstance(model, TimeDependent) and model.augmented:
+            return (
+                f"{type(model).__name__} moves with the noise level: Langevin steps sample its "
+                "posterior, a reverse SDE or ODE does not"
+            )
+    return None
 
 
 def methods() -> tuple[Method, ...]:

@@ -16,7 +16,7 @@ from priors.prior import CovarianceProduct, event_size
 from .checkpoint import Checkpoint, fingerprint
 from .posterior import Posterior, default_lift
 from .randomness import NoiseStream, check_seed
-from .recipes import Recipe, choose, find, methods
+from .recipes import Recipe, choose, find, methods, moving
 from .result import Samples, measurement_fit
 from .samplers import Callback, Multistep, Sampler, Step
 
@@ -144,6 +144,9 @@ def _recipe(
     posterior: Prior, name: str | None, steps: int | None, sampler: Sampler | None
 ) -> tuple[str, Recipe]:
     if sampler is not None:
+        why = moving(posterior) if isinstance(posterior, Posterior) else None
+        if why is not None and not sampler.stationary:
+            raise ValueError(f"{type(sampler).__name__} cannot sample this posterior: {why}")
         return type(sampler).__name__, Recipe(posterior, sampler)
     if not isinstance(posterior, Posterior):
         if name is not None:
@@ -162,7 +165,7 @@ def _recipe(
             )
         levels = geometric(steps or 100, posterior.sigma_range)
         return "prior", Recipe(posterior, Multistep(levels))
-    if name is None and posterior.lift is not default_lift:
+    if name is None and posterior.lift is not default_lift and moving(posterior) is None:
         levels = geometric(steps or 100, posterior.sigma_range)
         return "own lift", Recipe(posterior, Multistep(levels))
     method = choose(posterior) if name is None else find(name)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 import forward_models
+import inverse
 from inverse import cli
 
 README = Path(__file__).parent.parent / "README.md"
@@ -31,13 +34,19 @@ def test_the_examples_run_as_printed(tmp_path, monkeypatch):
 
 def test_the_catalogue_is_true(capsys):
     text = CATALOGUE.read_text()
-    (block,) = re.findall(r"```python\n(.*?)```", text, re.S)
-    exec(compile(block, "forward_models/README.md", "exec"), {})
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(block, "forward_models/README.md", "exec"), names)
     assert "the adjoint fits" in capsys.readouterr().out
-    names = set(re.findall(r"`(?:fm\.)?([A-Za-z_]\w+)(?=[`(])", text))
-    known = {name for name in names if hasattr(forward_models, name)}
+    y, x = names["y"], names["samples"].x
+    white, black = (names[model].log_likelihood(y, x) for model in ("model", "box"))
+    assert names["torch"].allclose(white, black)
+    with pytest.raises(ValueError, match="black box"):
+        inverse.sample(inverse.condition(names["prior"], names["box"], y), n=1)
+    listed = set(re.findall(r"`(?:fm\.)?([A-Za-z_]\w+)(?=[`(])", text))
+    known = {name for name in listed if hasattr(forward_models, name)}
     assert len(known) > 80
-    assert not {name for name in names - known if name[0].isupper()}
+    assert not {name for name in listed - known if name[0].isupper()}
 
 
 def test_every_command_is_one_of_the_parser(capsys):

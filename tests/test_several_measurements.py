@@ -10,6 +10,7 @@ from torch import nn
 import forward_models as fm
 import inverse
 import priors
+from inverse.samplers import Heun
 from inverse.sampling import Counted
 
 
@@ -60,6 +61,8 @@ def test_every_factor_adds_its_gradient_and_the_network_is_called_once():
     assert samples.diagnostics["network_calls"] == 3
     with pytest.raises(ValueError, match="moves with the noise level"):
         inverse.sample(posterior.given(*factors[-1]), n=1, steps=3)
+    with pytest.raises(ValueError, match="Heun cannot sample"):
+        inverse.sample(posterior.given(*factors[-1]), n=1, sampler=Heun([10.0, 1.0, 0.0]))
 
 
 class Embedding(fm.ForwardModel):

@@ -53,6 +53,9 @@ class Sampler(ABC):
     calls_per_step: int = 1
     """Network calls a step costs."""
 
+    stationary: bool = False
+    """Whether it settles at each noise level, as Langevin steps do, before it goes to the next."""
+
     def __init__(self, levels: Tensor | Sequence[float]) -> None:
         grid = torch.as_tensor(levels, dtype=torch.float64).cpu()
         if grid.ndim != 1 or len(grid) < 2 or not bool(torch.isfinite(grid).all()):
