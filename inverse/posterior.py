@@ -15,22 +15,39 @@ from typing import final
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel, LinearGaussian, Observation, Operator, Stack, TimeDependent
+from forward_models import (
+    ForwardModel,
+    IndependentNoise,
+    LinearGaussian,
+    Observation,
+    Operator,
+    Stack,
+    TimeDependent,
+)
 from priors import Prior
 
-from .likelihoods import Exact, GaussianLift, Likelihood, Moments, PlugIn, Tweedie
+from .likelihoods import Exact, GaussianLift, Likelihood, LinearisedLift, Moments, PlugIn, Tweedie
 
 Model = ForwardModel | TimeDependent
 Lift = Callable[[Model, Tensor], Likelihood]
 """Turns a forward model and its measurement into a likelihood at every noise level."""
 
 
+def linearisable(model: Model) -> bool:
+    """Whether a model can be expanded as linear and Gaussian around an image."""
+    independent = isinstance(model, Observation) and isinstance(model.noise, IndependentNoise)
+    return independent and model.differentiable  # type: ignore[union-attr]
+
+
 def default_lift(model: Model, y: Tensor) -> Likelihood:
-    """Exact where p_sigma(y | x) is given, Tweedie's covariance where A is linear, else plug-in."""
+    """Exact where p_sigma(y | x) is given, Tweedie's covariance where A is linear and the noise
+    Gaussian, or where the model can be expanded as that, else plug-in."""
     if isinstance(model, TimeDependent):
         return Exact(model, y)
     if isinstance(model, LinearGaussian):
         return GaussianLift(model, y, Tweedie())
+    if isinstance(model, Observation) and linearisable(model):
+        return LinearisedLift(model, y)
     return PlugIn(model, y)
 
 

@@ -21,9 +21,8 @@ from .likelihoods import (
     Likelihood,
     NormalizedPlugIn,
     PlugIn,
-    Tweedie,
 )
-from .posterior import Lift, Model, Posterior
+from .posterior import Lift, Model, Posterior, default_lift, linearisable
 from .samplers import Ancestral, Multistep, Sampler
 
 
@@ -94,7 +93,7 @@ def find(name: str) -> Method:
 
 
 def choose(posterior: Posterior) -> Method:
-    """The documented default: exact where it can be, mmps for linear models, else dps."""
+    """The documented default: exact where it can be, mmps where it applies, else dps."""
     for name in ("exact", "mmps", "dps"):
         method = find(name)
         reason = method.refusal(posterior)
@@ -174,6 +173,21 @@ def _gradient_applies(posterior: Posterior) -> str | None:
     return None
 
 
+def _gaussian_applies(posterior: Posterior) -> str | None:
+    why = _gradient_applies(posterior)
+    if why is not None:
+        return why
+    for model, _ in posterior.factors:
+        if isinstance(model, ForwardModel) and not (
+            isinstance(model, LinearGaussian) or linearisable(model)
+        ):
+            return (
+                f"{type(model).__name__} cannot be expanded as a Gaussian: that takes a "
+                "differentiable Observation with independent noise"
+            )
+    return None
+
+
 def _lift(linear: Callable[[LinearGaussian, Tensor], Likelihood]) -> Lift:
     """Exact for time-dependent models, `linear` for linear-Gaussian ones, else plug-in."""
 
@@ -213,8 +227,8 @@ def _build_pigdm(posterior: Posterior, steps: int) -> Recipe:
 
 
 def _build_mmps(posterior: Posterior, steps: int) -> Recipe:
-    lift = _lift(lambda model, y: GaussianLift(model, y, Tweedie()))
-    return Recipe(posterior.lifted(lift), Multistep(geometric(steps, posterior.sigma_range)))
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior.lifted(default_lift), Multistep(levels))
 
 
 def _build_diffpir(posterior: Posterior, steps: int) -> Recipe:
@@ -267,14 +281,15 @@ _METHODS = (
     Method(
         name="mmps",
         family="guidance",
-        needs="linear-Gaussian factors",
+        needs="linear-Gaussian factors, or others that are differentiable with independent noise, "
+        "which are expanded around the denoised image",
         jacobian=True,
         cost="1 network call and up to 3 vector-Jacobian products a step; M for M <= 32 values",
-        exact_when="the prior is Gaussian and the solve converged",
+        exact_when="the prior is Gaussian, the factors are linear-Gaussian, the solve converged",
         paper="Rozet et al. 2024, Learning Diffusion Priors from Observations by Expectation "
         "Maximization, https://arxiv.org/abs/2405.13712",
         steps=100,
-        applies=_linear_applies,
+        applies=_gaussian_applies,
         build=_build_mmps,
     ),
     Method(

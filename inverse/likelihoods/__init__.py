@@ -3,6 +3,7 @@
 from .exact import Exact
 from .gaussian_lift import GaussianLift, Isotropic, Tweedie, Zero
 from .likelihood import Likelihood, Moments
+from .linearised_lift import LinearisedLift
 from .plug_in import NormalizedPlugIn, PlugIn
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "GaussianLift",
     "Isotropic",
     "Likelihood",
+    "LinearisedLift",
     "Moments",
     "NormalizedPlugIn",
     "PlugIn",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -77,6 +78,63 @@ class Tweedie:
         return self.iterations or (size if size <= 32 else 3)
 
 
+def tweedie_shift(
+    moments: Moments,
+    residual: Tensor,
+    apply: Callable[[Tensor], Tensor],
+    adjoint: Callable[[Tensor], Tensor],
+    noise: Tensor | float,
+    tweedie: Tweedie,
+) -> Tensor:
+    """C A^T v with (S + A C A^T) v = r, C = Cov[x0 | x], one product with C an iteration.
+
+    A network's Jacobian is neither quite symmetric nor quite positive, so each iteration takes the
+    step of least residual over all directions so far (GCR), which never makes the residual larger;
+    for a covariance in closed form the last direction is enough. As v is a combination of
+    directions p, and C A^T p is computed anyway, the shift C A^T v is gathered on the way.
+
+    Paper: Eisenstat, Elman and Schultz, "Variational Iterative Methods for Nonsymmetric Systems of
+    Linear Equations", 1983, https://doi.org/10.1137/0720023
+    """
+    axes = tuple(range(1, residual.ndim))
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b.conj()).real.sum(axes, keepdim=True)
+
+    def on_image(a: Tensor) -> Tensor:
+        return a.reshape(-1, *[1] * (moments.x0.ndim - 1))
+
+    budget = tweedie.budget(moments.exact, residual[0].numel())
+    memory = 1 if moments.exact else budget
+    past: list[tuple[Tensor, Tensor, Tensor]] = []
+    shift = torch.zeros_like(moments.x0)
+    r = residual
+    target = tweedie.tolerance**2 * dot(r, r)
+    for _ in range(budget):
+        going = dot(r, r) > target
+        if not bool(going.any()):
+            break
+        spread = moments.covariance(adjoint(r))
+        q = noise * r + apply(spread)
+        for q_past, spread_past, qq_past in past:
+            overlap = dot(q, q_past) / qq_past
+            q, spread = q - overlap * q_past, spread - on_image(overlap) * spread_past
+        qq = dot(q, q).clamp(min=torch.finfo(target.dtype).tiny)
+        step = torch.where(going, dot(r, q) / qq, 0)
+        shift, r = shift + on_image(step) * spread, r - step * q
+        past = [*past, (q, spread, qq)][-memory:]
+    size = dot(residual, residual).clamp(min=torch.finfo(target.dtype).tiny)
+    left = float((dot(r, r) / size).detach().max()) ** 0.5
+    if moments.exact and tweedie.iterations is None and left > 100 * tweedie.tolerance:
+        warnings.warn(
+            f"the solve of the Tweedie lift left a relative residual of {left:.1e}; use "
+            "float64, or a larger measurement sigma",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return shift
+
+
 @final
 class GaussianLift(Likelihood):
     """log N(y; A D, S + A C A^T) for a LinearGaussian model; see the module's text.
@@ -119,7 +177,10 @@ class GaussianLift(Likelihood):
     def shift(self, moments: Moments) -> Tensor:
         operator, residual = self.model.operator, self.model.residual(self.y, moments.x0)
         if isinstance(self.assumed, Tweedie):
-            return self._tweedie_shift(moments, residual, self.assumed)
+            noise = self._noise(residual)
+            return tweedie_shift(
+                moments, residual, operator.apply, operator.adjoint, noise, self.assumed
+            )
         if isinstance(self.assumed, Zero):
             u = operator.adjoint(residual / self._noise(residual))
             return moments.covariance(u)
@@ -132,57 +193,6 @@ class GaussianLift(Likelihood):
         """S, real, broadcastable to the residual."""
         real = residual.dtype.to_real()
         return torch.as_tensor(self.model.noise_variance, dtype=real, device=residual.device)
-
-    def _tweedie_shift(self, moments: Moments, residual: Tensor, tweedie: Tweedie) -> Tensor:
-        """C A^T v with (S + A C A^T) v = r, by conjugate residuals, one product an iteration.
-
-        A network's Jacobian is neither quite symmetric nor quite positive, so each iteration
-        takes the step of least residual over all directions so far (GCR), which never makes the
-        residual larger; for a covariance in closed form the last direction is enough. As v is a
-        combination of directions p, and C A^T p is computed anyway, the shift C A^T v is
-        gathered on the way.
-
-        Paper: Eisenstat, Elman and Schultz, "Variational Iterative Methods for Nonsymmetric
-        Systems of Linear Equations", 1983, https://doi.org/10.1137/0720023
-        """
-        operator, noise = self.model.operator, self._noise(residual)
-        axes = tuple(range(1, residual.ndim))
-
-        def dot(a: Tensor, b: Tensor) -> Tensor:
-            return (a * b.conj()).real.sum(axes, keepdim=True)
-
-        def on_image(a: Tensor) -> Tensor:
-            return a.reshape(-1, *[1] * (moments.x0.ndim - 1))
-
-        budget = tweedie.budget(moments.exact, residual[0].numel())
-        memory = 1 if moments.exact else budget
-        past: list[tuple[Tensor, Tensor, Tensor]] = []
-        shift = torch.zeros_like(moments.x0)
-        r = residual
-        target = tweedie.tolerance**2 * dot(r, r)
-        for _ in range(budget):
-            going = dot(r, r) > target
-            if not bool(going.any()):
-                break
-            spread = moments.covariance(operator.adjoint(r))
-            q = noise * r + operator(spread)
-            for q_past, spread_past, qq_past in past:
-                overlap = dot(q, q_past) / qq_past
-                q, spread = q - overlap * q_past, spread - on_image(overlap) * spread_past
-            qq = dot(q, q).clamp(min=torch.finfo(target.dtype).tiny)
-            step = torch.where(going, dot(r, q) / qq, 0)
-            shift, r = shift + on_image(step) * spread, r - step * q
-            past = [*past, (q, spread, qq)][-memory:]
-        size = dot(residual, residual).clamp(min=torch.finfo(target.dtype).tiny)
-        left = float((dot(r, r) / size).detach().max()) ** 0.5
-        if moments.exact and tweedie.iterations is None and left > 100 * tweedie.tolerance:
-            warnings.warn(
-                f"the solve of the Tweedie lift left a relative residual of {left:.1e}; use "
-                "float64, or a larger measurement sigma",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return shift
 
     def log_likelihood(self, moments: Moments) -> Tensor:
         """Costs M covariance products unless C = 0; refused above M = 4096, or for a complex y."""
