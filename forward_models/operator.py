@@ -83,7 +83,20 @@ class Operator(ABC):
         self._check_differentiable()
         self.check_image(x)
         check_same("v", v, "x", x)
-        result: Tensor = torch.func.jvp(self._apply, (x,), (v,))[1]
+        try:
+            result: Tensor = torch.func.jvp(self._apply, (x,), (v,))[1]
+        except (NotImplementedError, RuntimeError):
+            # Some function in f has a backward pass alone: J v is the derivative of u -> J^T u.
+            return self._jvp_by_backward(x, v)
+        return result
+
+    def _jvp_by_backward(self, x: Tensor, v: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = x if x.requires_grad else x.detach().requires_grad_()
+            y = self._apply(leaf)
+            u = torch.zeros_like(y, requires_grad=True)
+            (pulled,) = torch.autograd.grad(y, leaf, u, create_graph=True)
+            (result,) = torch.autograd.grad(pulled, u, v, create_graph=x.requires_grad)
         return result
 
     def vjp(self, x: Tensor, u: Tensor) -> Tensor:

@@ -163,6 +163,12 @@ def condition(
     equivalent = model.linear_gaussian(y) if isinstance(model, ForwardModel) else None
     if equivalent is not None:
         model, y = equivalent
+    operator = getattr(model, "operator", None)
+    if isinstance(operator, Operator) and operator.event_field == "complex":
+        raise TypeError(
+            f"{type(operator).__name__} measures complex images, priors are of real ones; compose "
+            "it: operator @ RealToComplex(), or ChannelsToComplex() for two real channels"
+        )
     shape = _event_shape(model, y)
     stride = getattr(prior, "stride", 1)
     if shape is not None and not prior.accepts(shape):

@@ -199,6 +199,25 @@ def test_a_chain_knows_its_images():
         fm.JPEG(50).input_shape((2, 8, 8))
 
 
+class OneWay(torch.autograd.Function):
+    """x^2 with a backward pass alone, as many a user's function."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, u):
+        return 2 * ctx.saved_tensors[0] * u
+
+
+def test_forward_derivative_of_a_function_with_a_backward_pass_alone():
+    f = fm.from_simulator(OneWay.apply, fm.Gaussian(0.1), (3,)).operator
+    x, v = normal(2, 3), normal(2, 3, seed=1)
+    torch.testing.assert_close(f.jvp(x, v), 2 * x * v)
+
+
 def test_jacobian_of_a_chain():
     a, b = normal(4, 5, seed=1), normal(3, 4, seed=2)
     f = fm.MatrixOperator(b) @ (fm.Sigmoid() @ fm.MatrixOperator(a))

@@ -8,7 +8,20 @@ from problems import DOUBLE, Component, problem
 
 import inverse
 import priors
-from forward_models import Blur, Inpainting, LinearGaussian, MatrixOperator, gaussian_kernel
+from forward_models import (
+    JPEG,
+    MRI,
+    Blur,
+    HighDynamicRange,
+    Inpainting,
+    Laplace,
+    LinearGaussian,
+    MatrixOperator,
+    Observation,
+    PhaseRetrieval,
+    RealToComplex,
+    gaussian_kernel,
+)
 from inverse.likelihoods import GaussianLift, Isotropic
 from inverse.sampling import Counted
 
@@ -172,3 +185,26 @@ def test_bad_calls_say_what_came_and_what_was_expected():
         LinearGaussian(model.operator, 0.0)
     with pytest.raises(ValueError, match="sigma must be positive"):
         LinearGaussian(model.operator, -0.1)
+
+
+def test_complex_images_are_refused_with_the_way_out():
+    prior = priors.Gaussian(torch.zeros(1, 4, 4), 1.0)
+    mri = MRI(torch.ones(4, dtype=torch.bool))
+    y = torch.zeros(1, 4, 4, dtype=torch.complex64)
+    with pytest.raises(TypeError, match="RealToComplex"):
+        inverse.condition(prior, LinearGaussian(mri, 0.1), y)
+    assert inverse.condition(prior, LinearGaussian(mri @ RealToComplex(), 0.1), y) is not None
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [HighDynamicRange(), HighDynamicRange() @ Blur(gaussian_kernel(1.0)), JPEG(), PhaseRetrieval()],
+)
+def test_a_prior_of_any_size_adopts_the_image_of_any_operator(operator):
+    network = priors.NetworkPrior(
+        lambda x, t: 0 * x, "epsilon", (3, 8, 8), any_size=True, stride=4, data_range=(0, 1)
+    )
+    model = Observation(operator, Laplace(0.1))
+    y = model.simulate(torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)))
+    for measured in (y, y[0]):
+        assert inverse.condition(network, model, measured).event_shape == (3, 16, 24)
