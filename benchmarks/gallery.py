@@ -29,13 +29,19 @@ def rng() -> torch.Generator:
 
 
 def pictures() -> dict[str, Tensor]:
-    """The picture (1, C, H, W) in [0, 1]: in colour, in grey, as a complex image."""
+    """The picture (1, C, H, W) in [0, 1], and cut to what a few models take."""
     from skimage import data, transform
 
     face = transform.resize(data.astronaut()[:256, 96:352], (SIZE, SIZE), anti_aliasing=True)
     colour = torch.from_numpy(face).movedim(-1, 0)[None].float()
     grey = fm.greyscale()(colour)
-    return {"colour": colour, "grey": grey, "complex": fm.RealToComplex()(grey)}
+    small = fm.Resize(GREY, (32, 32), "box")(grey)
+    return {
+        "colour": colour, "grey": grey, "complex": fm.RealToComplex()(grey),
+        "volume": colour[:, None], "row": grey[:, :, SIZE // 2 : SIZE // 2 + 1],
+        "contrast": 0.5 * small,
+        "digit": 1 - fm.Resize(GREY, (28, 28), "box")(grey),
+    }  # fmt: skip
 
 
 def peaked(value: Tensor) -> bool:
@@ -100,6 +106,64 @@ def fan(detector: str) -> fm.FanBeam:
     )
 
 
+def baselines() -> Tensor:
+    """Tracks of an interferometer as the Earth turns, in cycles per pixel, (M, 2)."""
+    t = torch.linspace(0, math.pi, 120, dtype=torch.float64)
+    lengths = 0.45 * torch.rand(24, 1, generator=rng()).double()
+    starts = 2 * math.pi * torch.rand(24, 1, generator=rng()).double()
+    return torch.stack(
+        [lengths * (t + starts).cos(), 0.7 * lengths * (t + starts).sin()], -1
+    ).flatten(0, 1)
+
+
+def correlated() -> fm.Observation:
+    apart = (torch.arange(SIZE)[:, None] - torch.arange(SIZE)).double()
+    return fm.Observation(
+        fm.Identity((1, 1, SIZE)), fm.CorrelatedGaussian(0.02 * torch.exp(-apart.abs() / 6))
+    )
+
+
+SCENE: dict = {
+    "image_shape": (32, 32), "pixel": 1.0, "wavelength": 12.0,
+    "illuminations": 32, "receivers": 64, "radius": 40.0,
+}  # fmt: skip
+
+
+class Swirl(torch.nn.Module):
+    """A stand-in for a trained network: blur that grows with the brightness."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = torch.nn.functional.avg_pool2d(x, 7, 1, 3, count_include_pad=False)
+        return x + x.clamp(0, 1) * (wide - x)
+
+
+def growth(x: Tensor) -> Tensor:
+    """Colonies that spread and grow."""
+    for _ in range(30):
+        u = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        near = u[..., 2:, 1:-1] + u[..., :-2, 1:-1] + u[..., 1:-1, 2:] + u[..., 1:-1, :-2]
+        x = x + 0.1 * (near - 4 * x + x * (1 - x))
+    return x
+
+
+class Logits(fm.Operator):
+    """The probabilities that a classifier gives, as a row of grey values."""
+
+    def __init__(
+        self, model: fm.Classifier | fm.NoisyClassifier, sigma: float | None = None
+    ) -> None:
+        self.model, self.sigma = model, sigma
+
+    def _apply(self, x: Tensor) -> Tensor:
+        if isinstance(self.model, fm.NoisyClassifier):
+            assert self.sigma is not None
+            noise = torch.randn(x.shape, generator=rng())
+            logits = self.model.logits(x + self.sigma * noise, self.sigma)
+        else:
+            logits = self.model.logits(x)
+        return logits.detach().softmax(1)[:, None, None]
+
+
 # (room, title, which picture, maker). A new forward model is one line.
 MODELS: list[tuple[str, str, str, Maker]] = [
     ("masks", "box", "colour", lambda: fm.Inpainting(fm.box_mask((SIZE, SIZE), 40, 40, 48, 48))),
@@ -121,15 +185,20 @@ MODELS: list[tuple[str, str, str, Maker]] = [
     ("sampling", "blur and stride 3", "colour",
      lambda: fm.Downsampling(3, fm.gaussian_kernel(1.5), "reflect", COLOUR)),
     ("colour", "grey", "colour", lambda: fm.greyscale()),
-    ("colour", "two of three channels", "colour", lambda: fm.select_channels([0, 2], 3)),
+    ("colour", "two of three", "colour", lambda: fm.select_channels([0, 2], 3)),
     ("colour", "Bayer mosaic", "colour", lambda: fm.BayerMosaic("RGGB")),
     ("colour", "spectral responses", "colour",
      lambda: fm.ChannelMixing(fm.gaussian_responses([620, 540, 460], [600, 500], 60.0))),
     ("sensing", "random matrix", "grey", lambda: fm.gaussian_sensing(1024, GREY, rng())),
-    ("sensing", "rows of a DCT", "grey",
+    ("sensing", "cosine rows", "grey",
      lambda: fm.Subsampled(fm.CosineTransform(GREY), torch.arange(2048))),
-    ("sensing", "rows of a Hadamard", "grey",
+    ("sensing", "Hadamard rows", "grey",
      lambda: fm.Subsampled(fm.HadamardTransform(GREY), some_rows(4096))),
+    ("sensing", "Fourier rows", "grey",
+     lambda: fm.Subsampled(fm.FourierTransform(GREY), torch.arange(4096))),
+    ("sensing", "signs, cosine rows", "grey",
+     lambda: fm.Subsampled(
+         fm.CosineTransform(GREY) @ fm.RandomSigns(GREY, rng()), some_rows(4096))),
     ("sensing", "random convolution", "grey", lambda: fm.RandomConvolution(GREY, rng())),
     ("sensing", "single pixel", "grey", lambda: fm.SinglePixel(GREY, 4096, values="signed")),
     ("CT", "parallel beam", "grey",
@@ -141,6 +210,8 @@ MODELS: list[tuple[str, str, str, Maker]] = [
      lambda: fm.Observation(
          fm.Tomography((SIZE, SIZE), torch.arange(0, 180, 1.0), pixel_spacing=0.05),
          fm.Transmission(300.0))),
+    ("CT", "slices of a volume", "volume",
+     lambda: fm.SliceStack(fm.Tomography((SIZE, SIZE), torch.arange(0, 180, 1.0)), 3)),
     ("MRI", "single coil, lines", "complex",
      lambda: fm.MRI(fm.random_lines(SIZE, 4.0, center=12, generator=rng()))),
     ("MRI", "4 coils, Poisson disc", "complex",
@@ -150,15 +221,27 @@ MODELS: list[tuple[str, str, str, Maker]] = [
      lambda: fm.Nufft((SIZE, SIZE), fm.radial_trajectory(40, 2 * SIZE))),
     ("MRI", "spiral", "complex",
      lambda: fm.Nufft((SIZE, SIZE), fm.spiral_trajectory(8, 1024, 8.0))),
+    ("MRI", "interferometer", "complex",
+     lambda: fm.Nufft((SIZE, SIZE), fm.interferometer_trajectory(baselines(), 1.0))),
+    ("several", "mask and blur", "grey",
+     lambda: fm.Stack([
+         fm.Inpainting(fm.random_mask((SIZE, SIZE), 0.3, rng())),
+         fm.Blur(fm.gaussian_kernel(3.0), "reflect")], event_shape=GREY)),
+    ("own", "a linear function", "grey",
+     lambda: fm.from_function(lambda x: x.diff(dim=-1), GREY)),
     ("noise", "Gaussian", "grey", noisy(fm.Gaussian(0.1))),
     ("noise", "Poisson", "grey", noisy(fm.Poisson(0.05))),
     ("noise", "Poisson-Gaussian", "grey", noisy(fm.PoissonGaussian(0.05, 0.05))),
+    ("noise", "its local Gaussian", "grey", noisy(fm.HeteroscedasticGaussian(0.05, 0.05))),
+    ("noise", "correlated along rows", "row", correlated),
     ("noise", "Rician", "grey", noisy(fm.Rician(0.15))),
     ("noise", "Laplace", "grey", noisy(fm.Laplace(0.1))),
     ("noise", "log-normal", "grey", noisy(fm.LogNormal(0.3))),
     ("noise", "speckle, 4 looks", "grey", noisy(fm.GammaSpeckle(4.0))),
     ("noise", "quantised", "grey", noisy(fm.Quantised(0.2, 0.05))),
     ("noise", "saturated", "grey", noisy(fm.Saturated(0.05, 0.3, 0.7))),
+    ("noise", "categorical", "colour",
+     lambda: fm.Observation(fm.Affine(20.0, 0.0), fm.Categorical(3))),
     ("nonlinear", "phase retrieval", "grey", lambda: fm.PhaseRetrieval(2.0)),
     ("nonlinear", "coded diffraction", "complex",
      lambda: fm.Intensity() @ fm.CodedDiffraction(
@@ -169,10 +252,18 @@ MODELS: list[tuple[str, str, str, Maker]] = [
      lambda: fm.Magnitude() @ fm.Ptychography(
          fm.gaussian_kernel(8.0, 48).to(torch.complex128),
          torch.cartesian_prod(*[torch.arange(0, 81, 40)] * 2), (SIZE, SIZE))),
+    ("nonlinear", "scattered waves", "contrast", lambda: fm.Scattering(**SCENE)),
+    ("nonlinear", "first Born", "contrast", lambda: fm.BornScattering(fm.Scene(**SCENE))),
     ("nonlinear", "high dynamic range", "colour", lambda: fm.HighDynamicRange()),
     ("nonlinear", "tone curve", "colour", lambda: fm.Sigmoid(10.0)),
     ("nonlinear", "JPEG, quality 10", "colour", lambda: fm.JPEG(10)),
     ("nonlinear", "blur in light", "colour", lambda: fm.CameraBlur(shaken(), exposure=2.0)),
+    ("nonlinear", "blur by a network", "colour", lambda: fm.NonlinearBlur(Swirl().eval())),
+    ("own", "a simulator", "grey",
+     lambda: fm.from_simulator(growth, fm.Gaussian(0.03), GREY)),
+    ("classes", "digit? 0 ... 9", "digit", lambda: Logits(fm.load_classifier("digits"))),
+    ("classes", "at noise level 0.5", "digit",
+     lambda: Logits(fm.load_classifier("digits-noisy"), 0.5)),
 ]  # fmt: skip
 
 
@@ -204,7 +295,7 @@ def draw(out: Path, columns: int = 8) -> None:
             inset.set_yticks([])
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.975, wspace=0.04, hspace=0.14)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=90)
+    figure.savefig(out, dpi=80)
     print(f"{len(tiles) - 1} forward models in {out}")
 
 
