@@ -179,7 +179,10 @@ MRI: dict[str, Case] = {
     "coils": (lambda: fm.CoilSensitivities(MAPS * (PHASE > 0)), (1, 9, 7)),
     "real": (lambda: fm.RealToComplex(), (3, 9, 7)),
     "real-phase": (lambda: fm.RealToComplex(PHASE), (2, 9, 7)),
-    "channels": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
+    "real-fixed": (lambda: fm.RealToComplex(PHASE, (2, 9, 7)), (2, 9, 7)),
+    "real-vector": (lambda: fm.RealToComplex(image_shape=(5,)), (5,)),
+    "channels-complex": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
+    "channels-fixed": (lambda: fm.ChannelsToComplex((2, 9, 7)), (2, 9, 7)),
     "mri-real": (lambda: fm.MRI(SAMPLED) @ fm.RealToComplex(PHASE), (1, 9, 7)),
     "mri-channels": (lambda: fm.MRI(SAMPLED) @ fm.ChannelsToComplex(), (2, 9, 7)),
     "mri-coils-channels": (

@@ -99,6 +99,10 @@ def test_real_images_enter_complex_operators():
     z = fm.ChannelsToComplex()(two)
     torch.testing.assert_close(z, torch.complex(two[:, :1], two[:, 1:]))
     torch.testing.assert_close(fm.ChannelsToComplex().adjoint(z), two)
+    assert fm.RealToComplex(PHASE, (1, 9, 7)).svd.singular_values.tolist() == [1.0] * 63
+    assert fm.ChannelsToComplex((2, 9, 7)).svd.singular_values.tolist() == [1.0] * 126
+    assert fm.RealToComplex(PHASE).svd is None
+    assert fm.ChannelsToComplex().svd is None
     # A real image is known from half of its k-space, which a complex one is not.
     half = torch.zeros(9, 8, dtype=torch.bool)
     half[4:] = True
@@ -164,6 +168,9 @@ def test_mri_equals_deepinv(lines):
         (lambda: fm.ChannelsToComplex()(normal(1, 3, 4, 4)), ValueError, "two channels"),
         (lambda: fm.RealToComplex(PHASE)(normal(1, 1, 4, 4)), ValueError, "agree"),
         (lambda: fm.RealToComplex(PHASE + 0j), TypeError, "imaginary"),
+        (lambda: fm.RealToComplex(PHASE, (1, 7, 9)), ValueError, "agree"),
+        (lambda: fm.RealToComplex(PHASE, (9, 7)), ValueError, r"\(C, H, W\)"),
+        (lambda: fm.ChannelsToComplex((3, 9, 7)), ValueError, "two channels"),
         (lambda: fm.random_lines(8, 4, 3), ValueError, "lower one"),
         (lambda: fm.random_lines(8, 0.5), ValueError, "at least 1"),
         (lambda: fm.equispaced_lines(8, 2, offset=2), ValueError, "offset"),

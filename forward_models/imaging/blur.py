@@ -40,6 +40,9 @@ class Blur(LinearOperator):
         TypeError: the kernel is no floating-point tensor.
         ValueError: the kernel is not finite, empty or of another shape, it does not fit
             `image_shape`, or the padding is unknown.
+
+    Book: Hansen, Nagy and O'Leary, Deblurring Images: Matrices, Spectra, and Filtering, 2006,
+    https://doi.org/10.1137/1.9780898718874
     """
 
     event_ndim = 3

@@ -34,6 +34,7 @@ class ChannelMixing(LinearOperator):
     With the decomposition of M everything is closed: `solve` with C = c I and one noise level
     (any noise if the rows of M are orthogonal), and `svd` once `image_shape` is set.
     Makers: `greyscale`, `select_channels`, `gaussian_responses` for spectral cameras.
+    Cost: C' C products per pixel.
 
     Args:
         matrix: M, (C', C), real; kept as a copy in double precision.
@@ -199,7 +200,8 @@ class BayerMosaic(LinearOperator):
     """y[i, j] = the colour that the filter of pixel (i, j) lets through, (3, H, W) to (1, H, W).
 
     The pattern names the filters of the first 2 x 2 pixels, row by row, and repeats. A A^T = I, so
-    that `solve` with C = c I is one division; `svd` is known once `image_shape` is set.
+    that `solve` with C = c I is one division; `svd` is known once `image_shape` is set. Cost: three
+    products per pixel.
 
     Args:
         pattern: "RGGB", "BGGR", "GRBG" or "GBRG"; channels 0, 1, 2 of the image are R, G, B.

@@ -40,7 +40,8 @@ class Inpainting(LinearOperator):
     """y = m * x, the image with unseen entries set to 0; y has the shape of the image.
 
     Only entries with m > 0 are data (`measured`). Self-adjoint, real or complex; A A^T = diag(m^2),
-    so that `solve` with C = c I is one division.
+    so that `solve` with C = c I is one division; `svd` is known once the shape of the image is.
+    Cost: one product per entry.
 
     Args:
         mask: m, bool or in [0, 1]: (D,) or (C, H, W) or any shape of a whole image; or (H, W), the
@@ -51,6 +52,8 @@ class Inpainting(LinearOperator):
     Raises:
         TypeError: the mask is no bool or floating-point tensor.
         ValueError: NaN, a value outside [0, 1], nothing seen, or `channels` without an (H, W) mask.
+
+    Paper: Bertalmio et al., Image inpainting, 2000, https://doi.org/10.1145/344779.344972
     """
 
     event_field: Field = "any"

@@ -48,7 +48,10 @@ class Downsampling(LinearOperator):
 
     A kernel: y = (k * x)[::f, ::f] with the convolution of `Blur` and the given padding. With
     padding "circular" and C = c I `solve` is two transforms of the coarse image; else conjugate
-    gradients.
+    gradients. No `svd`.
+
+    Cost: one sum over the pixels for boxes; for a kernel that of `Blur` at the pixels that are kept
+    alone, or of the whole `Blur` where that is faster by Fourier transforms.
 
     Height and width must be multiples of f; with a kernel any size is served if `image_shape` is
     set, because the adjoint has to know it.
@@ -61,6 +64,9 @@ class Downsampling(LinearOperator):
 
     Raises:
         ValueError: an impossible factor, an unknown method, or a size that f does not divide.
+
+    Paper: Zhao et al., Fast single image super-resolution using a new analytical solution for l2-l2
+    problems, 2016, https://doi.org/10.1109/TIP.2016.2567075
     """
 
     event_ndim = 3

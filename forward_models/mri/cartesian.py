@@ -69,6 +69,9 @@ class MRI(LinearOperator):
     Raises:
         TypeError: the mask is no tensor or complex.
         ValueError: other values than 0 and 1, nothing sampled, or shapes that do not fit.
+
+    Paper: Lustig, Donoho and Pauly, Sparse MRI: the application of compressed sensing for rapid MR
+    imaging, 2007, https://doi.org/10.1002/mrm.21391
     """
 
     event_ndim = 3

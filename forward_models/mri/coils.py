@@ -68,8 +68,8 @@ class CoilSensitivities(LinearOperator):
     """y_c = S_c x: the image as each of C coils sees it, (1, H, W) to (C, H, W), complex.
 
     The inner half of every multi-coil scan: `Nufft(...) @ CoilSensitivities(maps)` is non-Cartesian
-    parallel imaging. Its singular values are sqrt(sum_c |S_c|^2), one per pixel, so that `solve`
-    with C = c I is in closed form.
+    parallel imaging. Its singular values (`svd`) are sqrt(sum_c |S_c|^2), one per pixel, so that
+    `solve` with C = c I is in closed form. Cost: C products per pixel.
 
     Args:
         maps: S, (C, H, W), complex, of any scale.
@@ -77,6 +77,9 @@ class CoilSensitivities(LinearOperator):
     Raises:
         TypeError: the maps are not complex.
         ValueError: NaN, all zero, or a shape that does not fit.
+
+    Paper: Pruessmann et al., SENSE: sensitivity encoding for fast MRI,
+    https://doi.org/10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
     """
 
     event_ndim = 3

@@ -88,10 +88,16 @@ class CenteredFourier(LinearOperator):
         y[k] = 1 / sqrt(H W) sum_n x[n] exp(-2 pi i (k - c) . (n - c) / (H, W)),  c = (H, W) // 2
 
     F^H = F^-1, so that `T` is the inverse and `solve` with C = c I is one division. Any size, even
-    or odd. Cost: one fast Fourier transform.
+    or odd. All singular values are 1. Cost: one fast Fourier transform.
 
     Args:
         image_shape: (C, H, W), which `svd` needs; default any.
+
+    Raises:
+        ValueError: an image shape that is not (C, H, W).
+
+    Paper: Zbontar et al., fastMRI: an open dataset and benchmarks for accelerated MRI, 2018,
+    https://arxiv.org/abs/1811.08839
     """
 
     event_ndim = 3

@@ -93,7 +93,8 @@ class CameraBlur(Operator):
     imitates no dataset in particular, and not the network of the DPS benchmark.
 
     (B, C, H, W) to the shape that the padding gives. Constant images keep their value up to
-    saturation if k sums to 1. The derivative is 0 where the sensor saturates. Cost: one `Blur`.
+    saturation if k sums to 1. The derivative is 0 where the sensor saturates. Cost: one `Blur` and
+    two powers per pixel.
 
     Args:
         kernel: k, (h, w); it is not normalised.
@@ -102,6 +103,9 @@ class CameraBlur(Operator):
         exposure: factor on the light, > 0.
 
     Raises: as `Blur` and `HighDynamicRange`; TypeError: a response that is no `Gamma`.
+
+    Paper: Tai et al., Nonlinear camera response functions and image deblurring: theoretical
+    analysis and practice, 2013, https://doi.org/10.1109/TPAMI.2013.40
     """
 
     event_ndim = 3

@@ -21,6 +21,8 @@ class CodedDiffraction(LinearOperator):
     images. As intensities, the patterns of a
     few random masks fix an image up to one phase for each channel (its sign, if it is real):
     about 8 masks surely, fewer in practice; shifts and flips are told apart by the masks.
+    A^H A multiplies every pixel by sum_j |d_j|^2, but there is no `svd`: `solve` uses conjugate
+    gradients. Cost: J fast transforms a channel.
 
     Args:
         masks: d, (J, H, W), real or complex; see `coded_masks`.

@@ -22,7 +22,7 @@ class AngularSpectrum(LinearOperator):
     spreads. (B, C, H, W) to (B, C, H, W), both complex, with the same sampling.
 
     Unitary, and so solved in closed form, for pixels of at least wavelength / sqrt(2), where no
-    wave is evanescent. Cost: two fast transforms.
+    wave is evanescent. No `svd`. Cost: two fast transforms.
 
     In-line hologram of a complex transmission: `Intensity() @ AngularSpectrum(...)`; of absorption
     alone: `... @ RealToComplex()`; of a phase object: `... @ PhaseObject(scale)`. The conjugate of

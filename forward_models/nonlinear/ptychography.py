@@ -18,7 +18,9 @@ class Ptychography(LinearOperator):
     (B, C, H, W) to (B, J, C, h, w), both complex; F is the unitary Fourier transform, frequency 0
     first. What is recorded is `Magnitude() @ Ptychography(...)` or `Intensity() @`. Neighbouring
     windows should overlap by more than half; then one phase of the whole object stays unknown, and
-    pixels that no probe reaches are not seen. Cost: J transforms of the size of the probe.
+    pixels that no probe reaches are not seen. A^H A multiplies every pixel by the light that falls
+    on it, but there is no `svd`: `solve` uses conjugate gradients. Cost: J transforms of the size
+    of the probe for each channel.
 
     Args:
         probe: P, (h, w), real or complex.

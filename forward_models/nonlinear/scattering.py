@@ -162,10 +162,10 @@ class Scattering(Operator):
 class BornScattering(LinearOperator):
     """Singly scattered waves y = S (f u_in), the first Born approximation of `Scattering`.
 
-    (B, 1, H, W) real to (B, T, R) complex. Linear; right to first order in the contrast f. Cost: T
-    times R products of the size of the image. The linear problem of InverseBench (Zheng et al.
-    2025) has 128 x 128 pixels of 0.18 m / 128, 6 pixels for a wavelength, T = 20 line sources, R =
-    60, 180 or 360 receivers, radius 1.6 m, sigma 1e-4.
+    (B, 1, H, W) real to (B, T, R) complex. Linear; right to first order in the contrast f. No `svd`
+    and no closed-form solve. Cost: T times R products of the size of the image. The linear problem
+    of InverseBench (Zheng et al. 2025) has 128 x 128 pixels of 0.18 m / 128, 6 pixels for a
+    wavelength, T = 20 line sources, R = 60, 180 or 360 receivers, radius 1.6 m, sigma 1e-4.
 
     Args:
         scene: see `Scene`; `Scattering(...).born` has the scene of that operator.

@@ -30,6 +30,9 @@ class Simulator(Operator):
     `interface="numpy"` f takes and returns NumPy arrays: the image goes to the CPU in its own
     precision, what f returns is converted to that precision and back to the image's device.
 
+    Cost: one call of f, or one for each sample with `batched=False`. When built, f is tried on all
+    trial images twice, on each alone, and once more with its gradient.
+
     Args:
         f: the function.
         event_shape: shape of one image.
@@ -43,9 +46,10 @@ class Simulator(Operator):
 
     Raises:
         TypeError: f is not callable, or returns another type or precision.
-        ValueError: an output of another shape, NaN or infinite, that changes from call to call or
-            with the other images of the batch; f changes its input; a differentiable f whose output
-            has no gradient, or NumPy with differentiable=True.
+        ValueError: an unknown interface or field; an output of another shape, NaN or infinite,
+            that changes from call to call or with the other images of the batch; f changes its
+            input; a differentiable f whose output has no gradient, or NumPy with
+            differentiable=True.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ class HighDynamicRange(Pointwise):
     prior alone fills in. All entries count as measured. With Gaussian noise this describes a
     sensor that clips first and adds noise afterwards, as the benchmarks simulate it. If noise is
     added before the sensor clips, saturated entries are censored data: use
-    `Affine(gain, (1 - gain) * pivot)` with a noise model of saturation, whose likelihood has a
-    gradient there.
+    `Affine(gain, (1 - gain) * pivot)` with the noise `Saturated(sigma, low, high)`, whose
+    likelihood has a gradient there. Cost: one pass over the entries.
 
     The default is the benchmark of Zhang et al. 2024, clip(2 v, -1, 1) for images v in [-1, 1],
     in data units [0, 1]; its sigma 0.05 in units of v is 0.025 here.
@@ -80,7 +80,7 @@ class Gamma(_PowerLaw):
     y = a / (gamma - 1) and s makes the curve and its slope continuous there. The toe keeps the
     slope finite at 0 and gives negative x a value. gamma 2.4 and a = 0.055 are sRGB (up to the
     rounding of its published constants, 3e-5), 1 / 0.45 and 0.099 are ITU-R BT.709. Any shape;
-    increasing and once continuously differentiable; `inverse` undoes it.
+    increasing and once continuously differentiable; `inverse` undoes it. Cost: one power per entry.
 
     Args:
         gamma: exponent, > 1.
@@ -88,6 +88,10 @@ class Gamma(_PowerLaw):
 
     Raises:
         TypeError: arguments that are no numbers. ValueError: others than these.
+
+    Standards: IEC 61966-2-1:1999, Default RGB colour space - sRGB,
+    https://webstore.iec.ch/publication/6169; ITU-R BT.709,
+    https://www.itu.int/rec/R-REC-BT.709
     """
 
     @property
@@ -103,7 +107,13 @@ class Gamma(_PowerLaw):
 
 @final
 class LinearLight(_PowerLaw):
-    """Coded values y to the light x behind them: the inverse of `Gamma`, with its arguments."""
+    """Coded values y to the light x behind them: the inverse of `Gamma`, with its arguments.
+
+    x = ((y + a) / (1 + a))^gamma above the toe, a straight line through 0 below. Any shape. Cost:
+    one power per entry.
+
+    Standards: those of `Gamma`.
+    """
 
     @property
     def inverse(self) -> Gamma:
@@ -121,7 +131,7 @@ class Reinhard(Pointwise):
 
     x = white goes to 1; without a white point every x >= 0 stays below 1. Odd in x, so that
     negative values have a value and a slope: |x| stands for x in the factors. Any shape;
-    increasing, with slope 1 at 0 and a continuous derivative.
+    increasing, with slope 1 at 0 and a continuous derivative. Cost: one pass over the entries.
 
     Args:
         white: the light that is shown as 1, > 0; None for none.
@@ -144,7 +154,7 @@ class Sigmoid(Pointwise):
     """y = (s(x) - s(0)) / (s(1) - s(0)), s(x) = 1 / (1 + exp(-contrast (x - midpoint))).
 
     A film-like response: flat in the shadows and the highlights, steep at the midpoint; 0 and 1
-    keep their values. Any shape; increasing and smooth everywhere.
+    keep their values. Any shape; increasing and smooth everywhere. Cost: one exponential per entry.
 
     Args:
         contrast: > 0; 10 is a strong one.
@@ -153,6 +163,9 @@ class Sigmoid(Pointwise):
     Raises:
         TypeError: arguments that are no numbers.
         ValueError: contrast <= 0, or so far from the midpoint that s(0) and s(1) are equal.
+
+    Paper: Braun and Fairchild, Image lightness rescaling using sigmoidal contrast enhancement
+    functions, 1999, https://doi.org/10.1117/1.482706
     """
 
     def __init__(self, contrast: float = 5.0, midpoint: float = 0.5) -> None:
