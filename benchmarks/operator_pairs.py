@@ -174,6 +174,13 @@ def _camera(size: int, A: Any) -> Projector:
     return (lambda x: other.A(x), adjoint)
 
 
+def _scipy_cosine(size: int, A: Any) -> Projector:
+    from scipy.fft import dctn, idctn
+
+    axes = {"axes": (-2, -1), "norm": "ortho"}
+    return (lambda x: dctn(x.numpy(), **axes), lambda y: idctn(y.numpy(), **axes))
+
+
 def _structured(size: int, A: Any) -> Projector:
     other = _physics().StructuredRandom(
         img_size=(1, size, size), output_size=(1, size // 2, size // 2)
@@ -329,4 +336,27 @@ PAIRS: list[Pair] = [
     ),
     Pair("JPEG, quality 50", lambda n: fm.JPEG(50), {"kornia": _kornia_jpeg}),
     Pair("ptychography, 25 probes", _ptychography, channels=1, complex=True),
+    Pair(
+        "cosine transform",
+        lambda n: fm.CosineTransform((1, n, n)),
+        {"scipy": _scipy_cosine},
+        channels=1,
+    ),
+    Pair("Hadamard transform", lambda n: fm.HadamardTransform((1, n, n)), channels=1),
+    Pair("Fourier transform", lambda n: fm.FourierTransform((1, n, n)), channels=1),
+    Pair("channel mixing 3 to 2", lambda n: fm.ChannelMixing(torch.ones(2, 3) / 3)),
+    Pair(
+        "coded diffraction, 4 masks",
+        lambda n: fm.CodedDiffraction(fm.coded_masks(4, (n, n), generator=_seeded())),
+        channels=1,
+        complex=True,
+    ),
+    Pair(
+        "angular spectrum",
+        lambda n: fm.AngularSpectrum(0.5, 2.0, 600.0),
+        channels=1,
+        complex=True,
+    ),
+    Pair("saturation", lambda n: fm.HighDynamicRange()),
+    Pair("blur in light", lambda n: fm.CameraBlur(SMALL)),
 ]

@@ -34,19 +34,16 @@ from forward_models import LinearOperator
 HERE = Path(__file__).parent
 
 
-def contenders(pair: Pair, size: int) -> dict[str, Projector]:
-    """Ours, and the peers that are installed."""
+def contender(pair: Pair, who: str, size: int) -> Projector | None:
+    """Ours or a peer's, None where that is not installed."""
     ours = pair.make(size)
-    linear = isinstance(ours, LinearOperator)
-    found: dict[str, Projector] = {
-        "ours": (ours, ours.adjoint) if linear else with_gradient(ours),
-    }
-    for name, build in pair.peers.items():
-        try:
-            found[name] = build(size, ours)
-        except ImportError:
-            continue
-    return found
+    if who == "ours":
+        linear = isinstance(ours, LinearOperator)
+        return (ours, ours.adjoint) if linear else with_gradient(ours)
+    try:
+        return pair.peers[who](size, ours)
+    except ImportError:
+        return None
 
 
 def inputs(pair: Pair, size: int, batch: int) -> tuple[Tensor, Tensor]:
@@ -66,7 +63,8 @@ def timed(run: Callable[[], object]) -> float:
 
 
 def measure(pair: Pair, size: int, batch: int, repeats: int) -> list[dict[str, object]]:
-    everyone = contenders(pair, size)
+    found = {who: contender(pair, who, size) for who in ("ours", *pair.peers)}
+    everyone = {who: projector for who, projector in found.items() if projector is not None}
     x, y = inputs(pair, size, batch)
     times: dict[tuple[str, str], list[float]] = {}
     for repeat in range(repeats + 1):
@@ -115,10 +113,10 @@ def report_memory(name: str, who: str, sizes: list[int], batches: list[int]) -> 
     pair = next(p for p in PAIRS if p.name == name)
     rise: dict[str, float] = {}
     for size in sizes:
-        everyone = contenders(pair, size)
-        if who not in everyone:
+        projector = contender(pair, who, size)
+        if projector is None:
             break
-        forward, adjoint = everyone[who]
+        forward, adjoint = projector
         for batch in batches:
             x, y = inputs(pair, size, batch)
             rise[f"{size} {batch} forward"] = round(peak_rise(partial(forward, x)), 1)
