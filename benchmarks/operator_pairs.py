@@ -341,6 +341,8 @@ PAIRS: list[Pair] = [
         lambda n: fm.CosineTransform((1, n, n)),
         {"scipy": _scipy_cosine},
         channels=1,
+        note="torch has no cosine transform: ours is made of its Fourier transforms, on any device "
+        "and differentiable; scipy's is native, on a CPU alone and without derivatives",
     ),
     Pair("Hadamard transform", lambda n: fm.HadamardTransform((1, n, n)), channels=1),
     Pair("Fourier transform", lambda n: fm.FourierTransform((1, n, n)), channels=1),
