@@ -20,6 +20,8 @@ from ..checks import check_shape
 class Head(nn.Module):
     """Some of the logits that a network returns: one softmax among several.
 
+    Cost: one evaluation of the network. Images in the network's range, as the network takes them.
+
     Args:
         network: images -> logits (B, K), or a tuple, list or dictionary of such.
         output: which of several outputs, by position or name; None for a network with one.
@@ -82,7 +84,7 @@ class Attribute(nn.Module):
 
     Gives logits (0, l_k), whose softmax is (1 - p, p): use it with num_classes = 2, where y = 1 is
     present and y = 0 absent. Of a network with several outputs choose one first:
-    `Attribute(Head(network, "attributes"), 3)`.
+    `Attribute(Head(network, "attributes"), 3)`. Cost: one evaluation of the network.
 
     Args:
         network: images -> logits (B, K), one for each attribute.
@@ -110,7 +112,8 @@ class Region(nn.Module):
     Clean images: exact, as the network is. Noisy ones: the network sees p_sigma(class | box of x),
     which leaves aside what the pixels around the box tell about the noise in it; without `size` the
     noise in the box is white at level sigma still, but resizing averages and correlates it, so that
-    a noise-conditional network must have been trained on noisy images resized in this way.
+    a noise-conditional network must have been trained on noisy images resized in this way. Cost:
+    one evaluation of the network, on images of the box's or the given size.
 
     Args:
         network: images (B, C, h, w) -> its output.

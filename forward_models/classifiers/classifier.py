@@ -30,11 +30,14 @@ class Classifier(ForwardModel):
             is: put it in eval mode, in the precision of the images.
         num_classes: number of classes.
         event_shape: image shape, or None if the network takes any.
-        data_range: range of the images in data units.
-        network_range: the range that the network was trained on.
+        data_range: (low, high) of the images in data units.
+        network_range: (low, high) that the network was trained on.
 
     Raises:
         ValueError: an impossible range or number of classes.
+
+    Paper: Bridle, Probabilistic interpretation of feedforward classification network outputs,
+    https://doi.org/10.1007/978-3-642-76153-9_28
     """
 
     measurement_shape = ()

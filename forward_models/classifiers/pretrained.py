@@ -26,7 +26,7 @@ class Preprocessed(nn.Module):
 
     Images (B, 3, H, W) in [0, 1], or (B, 1, H, W) with `grey`, are resized so that their shorter
     side has `resize` pixels (antialiased), cropped to the centre `crop` x `crop`, and normalised to
-    (x - mean) / std for each channel.
+    (x - mean) / std for each channel. Cost: a resize and one evaluation of the network.
 
     Args:
         network: normalised images (B, 3, h, w) -> logits (B, K).

@@ -34,17 +34,24 @@ def train_classifier(
 
     With `noisy`, the loss is the cross-entropy on (x0 + sigma eps, y) with log sigma uniform over
     `sigma_range`: its minimiser is exactly p_sigma(y | x). AdamW, one-cycle learning rate.
+    Cost: `steps` evaluations of the network and its gradient, on `batch` images each.
 
     Args:
+        network: trained in place.
         images: x0, (N, C, H, W) in data units.
         labels: classes, (N,) int64.
         sigma_range: noise levels in data units, used with `noisy` only.
+        steps, batch, lr: number of updates, images in each, and the largest learning rate.
         seed: of the private generator that draws batches and noise; the network's initial weights
             are the caller's.
+        data_range, network_range: see `Classifier`.
         progress: called with (step, loss) after every step.
 
     Raises:
         ValueError: sizes that do not fit, a network of the other kind, or a loss that diverged.
+
+    Paper: Dhariwal and Nichol, Diffusion models beat GANs on image synthesis,
+    https://arxiv.org/abs/2105.05233
     """
     config = network.config
     if config["noise_conditional"] != noisy:

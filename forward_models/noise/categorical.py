@@ -16,13 +16,18 @@ class Categorical(Noise):
     """P(y = k | z) = softmax(z)_k, with the logits z of the classes on the first axis of z.
 
     z is (B, classes, *m), y an int64 class index, (B, *m), between 0 and classes - 1; entries of m
-    are independent. Exact for every z. `mean` and `variance` are those of the index.
+    are independent. Exact for every z, which has no unit. `mean` and `variance` are those of the
+    index. Cost: an exponential for each logit.
 
     Args:
         classes: their number, at least 2.
 
     Raises:
-        ValueError: fewer than 2 classes; at use, another number of logits or a class that is not.
+        ValueError: fewer than 2 classes; over an operator, another number of logits; at use, a
+            class that is not.
+
+    Paper: Bridle, Probabilistic interpretation of feedforward classification network outputs,
+    https://doi.org/10.1007/978-3-642-76153-9_28
     """
 
     recorded_field: Field = "integer"

@@ -21,8 +21,8 @@ class HeteroscedasticGaussian(Continued):
     log p(y | z) = -(y - z)^2 / (2 v) - log(2 pi v) / 2,    v = gain z + sigma^2.
 
     A density of its own, exact for z >= 0 and continued below (see `Continued`); as a stand-in for
-    `PoissonGaussian` it has the same mean and variance and the cost of one term. Information
-    1 / v + gain^2 / (2 v^2).
+    `PoissonGaussian` it has the same mean and variance and the cost of one term: a few operations
+    for each entry. Information 1 / v + gain^2 / (2 v^2).
 
     Args:
         gain: growth of the variance with z, in the unit of y, a positive number, or one for each

@@ -32,6 +32,9 @@ class LinearGaussian(ForwardModel):
     Raises:
         TypeError: the operator is no LinearOperator, or sigma is no real number or tensor.
         ValueError: sigma is zero, negative or not finite somewhere, or its shape does not fit.
+
+    Paper: Kaipio and Somersalo, Statistical and computational inverse problems,
+    https://doi.org/10.1007/b138659
     """
 
     def __init__(self, operator: LinearOperator, sigma: float | Tensor) -> None:

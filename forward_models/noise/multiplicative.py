@@ -53,16 +53,20 @@ class LogNormal(Multiplicative):
     """y = z exp(sigma eps), eps ~ N(0, 1): log y is Gaussian around log z; z is the median of y.
 
     With `unit_mean` y = z exp(sigma eps - sigma^2 / 2), and z is the mean of y. Information
-    1 / (sigma z)^2; Var[y] = E[y]^2 (exp(sigma^2) - 1).
+    1 / (sigma z)^2; Var[y] = E[y]^2 (exp(sigma^2) - 1). y and z in any one unit. Cost: a few
+    logarithms for each entry.
 
     Args:
-        sigma: standard deviation of log y, a positive number, or one for each entry.
+        sigma: standard deviation of log y, without unit, a positive number, or one for each entry.
         unit_mean: whether the factor has mean 1, rather than median 1.
         floor: the least z at which log p is exact, in the unit of z.
 
     Raises:
         TypeError: sigma is no real number or tensor.
         ValueError: it is not positive; at use, y is not positive, or in a simulation z.
+
+    Paper: Limpert, Stahel and Abbt, Log-normal distributions across the sciences,
+    https://doi.org/10.1641/0006-3568(2001)051[0341:LNDATS]2.0.CO;2
     """
 
     def __init__(
@@ -103,7 +107,8 @@ class LogNormal(Multiplicative):
 class GammaSpeckle(Multiplicative):
     """y = z g, g ~ Gamma(L) / L: the speckle of a mean of L independent looks (radar, laser).
 
-    E[y] = z, Var[y] = z^2 / L, information L / z^2; one look is exponential intensity noise.
+    E[y] = z, Var[y] = z^2 / L, information L / z^2; one look is exponential intensity noise. y and
+    z are intensities in any one unit, not amplitudes. Cost: a few logarithms for each entry.
 
     Args:
         looks: L, a number of at least 1, not only whole ones, or one for each entry.

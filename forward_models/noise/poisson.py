@@ -53,7 +53,8 @@ class Poisson(Continued):
     `gain` is the value recorded for one count: 1 for counts, 1 / P for an image in [0, 1] at whose
     white P counts are expected. For counts of an image in [0, 1] put P into the operator:
     `Observation(P * A, Poisson())`. log p is that of the probability of y, a discrete variable;
-    exact for an expected count of at least `floor`, continued below; see `Continued`.
+    exact for an expected count of at least `floor`, continued below; see `Continued`. Cost: a few
+    logarithms for each entry.
 
     Args:
         gain: unit of y per count, a positive number, or one for each entry.
@@ -64,6 +65,9 @@ class Poisson(Continued):
         TypeError: a parameter is no real number or tensor.
         ValueError: it is not positive; at use, y is no multiple of the gain or is negative, or,
             in a simulation, z + background is negative.
+
+    Paper: Shepp and Vardi, Maximum likelihood reconstruction for emission tomography,
+    https://doi.org/10.1109/TMI.1982.4307558
     """
 
     # The one value that is a count in every unit.

@@ -34,7 +34,7 @@ class PoissonGaussian(Continued):
     count, k = max(1, floor(0.8 w - 1)), from n* - 7.5 w on: what this leaves out, tails and the
     aliases of Poisson's summation formula at the frequencies j / k, is less than 1e-12 of the sum
     (for s -> infinity the first alias is exp(-n* (1 - cos(2 pi / k)))). Cost: min(15 s + 8, 65)
-    terms for each entry, in chunks of bounded memory where no gradient is asked for; 0.2 s for
+    terms for each entry, in chunks of bounded memory where no gradient is asked for; 0.3 s for
     256^2 entries on one core. `HeteroscedasticGaussian` costs one term.
 
     The Fisher information has no closed form; `information` is its lower bound 1 / Var[y], exact

@@ -29,7 +29,7 @@ class Quantised(IndependentNoise):
 
     Mean, variance and information are sums over the levels within 9 sigma, every k-th where there
     are more than 49: exact to 1e-9. For sigma above 1.5 steps they are z, sigma^2 + step^2 / 12 and
-    nearly the inverse of that.
+    nearly the inverse of that. Cost: log p 8 terms for each entry, the sums 49 times as much.
 
     Args:
         step: distance of neighbouring levels, in the unit of y, a positive number.
@@ -38,6 +38,9 @@ class Quantised(IndependentNoise):
     Raises:
         TypeError: a parameter is no real number (or tensor).
         ValueError: it is not positive; at use, y is no multiple of the step.
+
+    Paper: Widrow, Kollar and Liu, Statistical theory of quantization,
+    https://doi.org/10.1109/19.492748
     """
 
     neutral = 0.0

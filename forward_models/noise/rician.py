@@ -30,7 +30,8 @@ class Rician(IndependentNoise):
         Var[y] = 2 sigma^2 + a^2 - E[y]^2.
 
     The information on a, sigma^-4 (E[(y I1 / I0)^2] - a^2), has no closed form; it is read from a
-    table made by quadrature, to 1e-7 / sigma^2.
+    table made by quadrature, to 1e-7 / sigma^2. y and z in any one unit. Cost: two Bessel functions
+    for each entry.
 
     Args:
         sigma: standard deviation of either part of the complex noise, in the unit of y, a positive

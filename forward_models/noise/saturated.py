@@ -28,6 +28,7 @@ class Saturated(IndependentNoise):
     exact for every z. log p is concave in z, and its own curvature, which is 1 / sigma^2 wherever y
     is not saturated, is what `gaussian` takes. log p is a density between the ends and the
     logarithm of a probability on them, where y is an end to the rounding of single precision.
+    Cost: an error function for each entry and end.
 
     Args:
         sigma: noise standard deviation before saturation, in the unit of y, a positive number, or
@@ -38,6 +39,9 @@ class Saturated(IndependentNoise):
         TypeError: a parameter is no real number (or tensor).
         ValueError: sigma is not positive, or the range is empty or without end on both sides; at
             use, y leaves the range.
+
+    Paper: Tobin, Estimation of relationships for limited dependent variables,
+    https://doi.org/10.2307/1907382
     """
 
     def __init__(self, sigma: float | Tensor, low: float, high: float) -> None:

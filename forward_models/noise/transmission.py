@@ -23,8 +23,8 @@ class Transmission(Continued):
 
     z are line integrals of attenuation, without unit ((1/mm) * mm); for images in Hounsfield units
     write `Observation(tomography @ attenuation_operator(), Transmission(I0))`. y are counts. Exact
-    for z >= floor, continued below; see `Continued`. A Gaussian approximation in the log domain is
-    `log_transmission`.
+    for z >= floor, continued below; see `Continued`. Cost: a few logarithms for each ray. A
+    Gaussian approximation in the log domain is `log_transmission`.
 
     Args:
         I0: expected counts without an object, a positive number, or one for each ray.
