@@ -35,6 +35,8 @@ def check_dtype(name: str, value: Tensor, field: Field = "real") -> None:
         return
     wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in _ACCEPTED[field])
     advice = "convert it explicitly, e.g. with .to(torch.float32)"
+    if field == "complex":
+        advice = "convert it explicitly, e.g. with .to(torch.complex64)"
     if field == "integer":
         advice = "convert it explicitly, e.g. with .to(torch.int64)"
     if value.is_complex() and field == "real":

@@ -1,5 +1,6 @@
 """Linear operators that the contract of test_operators.py runs over: a new one is one line."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -50,6 +51,7 @@ BROAD = fm.gaussian_kernel(4.0, 14)[1:, 2:]
 MATRIX = normal(5, 9 * 7, seed=4)
 SMALL = (9, 7)
 KERNELS, LARGES = normal(2, 3, 4, seed=5), normal(2, 13, 12, seed=6) / 13
+EDGES = normal(2, 3, 4, seed=8)
 OUTER = normal(5, 1, seed=7) * normal(1, 4, seed=8)
 WEIGHTS = fm.grid_weights(9, 7, 2, 1)
 
@@ -62,6 +64,7 @@ LINEAR: dict[str, Case] = {
     "matrix": (lambda: fm.MatrixOperator(normal(5, 8)), (8,)),
     "matrix-tall": (lambda: fm.MatrixOperator(normal(11, 4)), (4,)),
     "matrix-image": (lambda: fm.MatrixOperator(MATRIX, event_shape=(1, 9, 7)), (1, 9, 7)),
+    "matrix-deficient": (lambda: fm.MatrixOperator(normal(6, 3) @ normal(3, 8, seed=1)), (8,)),
     "matrix-complex": (
         lambda: fm.MatrixOperator(normal(3, 6, dtype=torch.complex128)),
         (6,),
@@ -92,6 +95,14 @@ LINEAR: dict[str, Case] = {
     ),
     "normal": (lambda: fm.Blur(KERNEL, "valid").normal, (2, 9, 7)),
     "normal-matrix": (lambda: fm.MatrixOperator(normal(11, 4)).normal, (4,)),
+    "normal-deficient": (
+        lambda: fm.MatrixOperator(normal(9, 2) @ normal(2, 5, seed=1)).normal,
+        (5,),
+    ),
+    "mask-after-mask": (
+        lambda: fm.Identity() @ (-2 * fm.Inpainting(SOFT > 0.3)) @ fm.Inpainting(SOFT < 0.7),
+        (2, 9, 7),
+    ),
     "adjoint-matrix": (lambda: fm.MatrixOperator(normal(5, 8)).T, (5,)),
 }
 
@@ -101,6 +112,14 @@ IMAGING: dict[str, Case] = {
     "mask-vector": (lambda: fm.Inpainting(torch.tensor([True, False, True])), (3,)),
     "blur-circular": (lambda: fm.Blur(KERNEL, image_shape=(2, 9, 7)), (2, 9, 7)),
     "blur-wrapped": (lambda: fm.Blur(LARGE, image_shape=(1, 9, 7)), (1, 9, 7)),
+    "blur-motion": (
+        lambda: fm.Blur(fm.motion_kernel(4.0, 0.0), image_shape=(1, 8, 16)),
+        (1, 8, 16),
+    ),
+    "blur-zero-sum": (
+        lambda: fm.Blur(EDGES - EDGES.mean((1, 2), keepdim=True), image_shape=(2, 9, 7)),
+        (2, 9, 7),
+    ),
     "blur-reflect": (lambda: fm.Blur(KERNEL, "reflect"), (3, 9, 7)),
     "blur-replicate": (lambda: fm.Blur(LARGE, "replicate"), (1, 9, 7)),
     "blur-constant": (lambda: fm.Blur(LARGE, "constant"), (2, 9, 7)),
@@ -109,6 +128,10 @@ IMAGING: dict[str, Case] = {
     "down-box": (lambda: fm.Downsampling(2, image_shape=(3, 6, 8)), (3, 6, 8)),
     "down-box-free": (lambda: fm.Downsampling(3), (1, 6, 9)),
     "down-kernel": (lambda: fm.Downsampling(2, KERNEL), (2, 6, 8)),
+    "down-deficient": (
+        lambda: fm.Downsampling(2, torch.full((1, 6), 1 / 6, dtype=torch.float64)),
+        (1, 8, 12),
+    ),
     "down-odd": (lambda: fm.Downsampling(3, KERNEL, "reflect", (1, 10, 7)), (1, 10, 7)),
     "down-valid": (lambda: fm.Downsampling(2, KERNEL, "valid"), (1, 10, 9)),
     "down-channels": (lambda: fm.Downsampling(2, KERNELS), (2, 6, 8)),
@@ -124,6 +147,10 @@ IMAGING: dict[str, Case] = {
     "resize-up": (lambda: fm.Resize((1, 5, 4), (9, 7), "lanczos"), (1, 5, 4)),
     "resize-mixed": (lambda: fm.Resize((3, 9, 4), (5, 11), "hamming"), (3, 9, 4)),
     "grey": (lambda: fm.greyscale(), (3, 9, 7)),
+    "mixing-deficient": (
+        lambda: fm.ChannelMixing(torch.ones(2, 3, dtype=torch.float64), (3, 4, 3)),
+        (3, 4, 3),
+    ),
     "channels": (lambda: fm.select_channels([2, 0], 4, (4, 5, 3)), (4, 5, 3)),
     "mixing": (lambda: fm.ChannelMixing(normal(3, 5), (5, 4, 3)), (5, 4, 3)),
     "mixing-tall": (lambda: fm.ChannelMixing(normal(4, 2)), (2, 4, 3)),
@@ -179,9 +206,9 @@ MRI: dict[str, Case] = {
     "coils": (lambda: fm.CoilSensitivities(MAPS * (PHASE > 0)), (1, 9, 7)),
     "real": (lambda: fm.RealToComplex(), (3, 9, 7)),
     "real-phase": (lambda: fm.RealToComplex(PHASE), (2, 9, 7)),
+    "channels-complex": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
     "real-fixed": (lambda: fm.RealToComplex(PHASE, (2, 9, 7)), (2, 9, 7)),
     "real-vector": (lambda: fm.RealToComplex(image_shape=(5,)), (5,)),
-    "channels-complex": (lambda: fm.ChannelsToComplex(), (2, 9, 7)),
     "channels-fixed": (lambda: fm.ChannelsToComplex((2, 9, 7)), (2, 9, 7)),
     "mri-real": (lambda: fm.MRI(SAMPLED) @ fm.RealToComplex(PHASE), (1, 9, 7)),
     "mri-channels": (lambda: fm.MRI(SAMPLED) @ fm.ChannelsToComplex(), (2, 9, 7)),
@@ -261,7 +288,8 @@ WAVES: dict[str, Case] = {
     ),
 }
 
-OPERATORS = LINEAR | IMAGING | TOMOGRAPHY | MRI | SENSING | WAVES
+FAMILIES = (LINEAR, IMAGING, TOMOGRAPHY, MRI, SENSING, WAVES)
+OPERATORS = {name: case for family in FAMILIES for name, case in family.items()}
 
 Shape3 = tuple[int, int, int]
 
@@ -294,11 +322,25 @@ GRID: dict[str, Callable[[Shape3], fm.LinearOperator | None]] = {
     "mixing": lambda shape: fm.ChannelMixing(normal(3, shape[0])),
     "bayer": lambda shape: fm.BayerMosaic() if shape[0] == 3 else None,
     "down-1": lambda shape: fm.Downsampling(1),
+    "down-box": lambda shape: fm.Downsampling(4) if shape[1] % 4 == 0 else None,
+    "mask-soft": lambda shape: fm.Inpainting(
+        torch.rand(shape[1:], generator=rng(1), dtype=torch.float64)
+    ),
+    "grey": lambda shape: fm.greyscale() if shape[0] == 3 else None,
+    "matrix": lambda shape: (
+        fm.MatrixOperator(normal(5, math.prod(shape)), shape) if shape[1] < 61 else None
+    ),
+    "from-function": lambda shape: fm.from_function(slopes, shape) if shape[2] > 1 else None,
     "tomography": lambda shape: (
         fm.Tomography(shape[1:], [0, 30.0, 90, 200]) if shape[0] == 1 else None
     ),
     "fan": lambda shape: (
         fm.FanBeam(shape[1:], [0, 30.0, 90, 200], source_origin=90, source_detector=120)
+        if shape[0] == 1
+        else None
+    ),
+    "fan-curved": lambda shape: (
+        fm.FanBeam(shape[1:], [10.0, 300], source_origin=90, source_detector=120, detector="curved")
         if shape[0] == 1
         else None
     ),

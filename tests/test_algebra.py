@@ -43,6 +43,35 @@ def test_stack_of_images():
     assert int(S.measured.sum()) == 2 * 7 * 4 + 2 * int((SOFT > 0).sum())
 
 
+def test_stack_refuses_other_things():
+    with pytest.raises(TypeError, match=r"list of LinearOperators, got Identity; .*\[A, B\]"):
+        fm.Stack(fm.Identity((4,)))
+    with pytest.raises(TypeError, match=r"operators\[1\] must be a LinearOperator, got str"):
+        fm.Stack([fm.Identity((4,)), "a"])
+    with pytest.raises(TypeError, match=r"operators\[0\].*got str"):
+        fm.Stack("a")
+
+
+def test_composition_measures_what_both_do():
+    """Entry by entry; an operator that spreads its entries leaves none unseen."""
+    mask, other = fm.Inpainting(SOFT > 0.3), fm.Inpainting(SOFT < 0.7)
+    both = (SOFT > 0.3) & (SOFT < 0.7)
+    signs = fm.RandomSigns((2, 9, 7))
+    for outer in (fm.Identity(), 2.0 * fm.Identity(), fm.Identity() @ (-1 * fm.Identity()), signs):
+        assert torch.equal((outer @ mask).measured, mask.measured)
+    assert torch.equal((mask @ other).measured, both)
+    assert torch.equal((3.0 * mask @ fm.Identity() @ other).measured, both)
+    assert torch.equal((mask @ fm.Blur(KERNEL) @ other).measured, mask.measured)
+    assert (fm.Blur(KERNEL) @ mask).measured is None
+
+
+def test_decompositions_are_made_once():
+    A = 2.0 * (fm.MatrixOperator(normal(3, 8), (8, 1, 1)) @ fm.CosineTransform((8, 1, 1)))
+    assert A.svd is not None
+    assert A.svd is A.svd
+    assert A.normal.svd is A.normal.svd
+
+
 def test_composition_keeps_the_field_of_what_takes_both():
     mask = fm.Inpainting(SOFT)
     for A in (mask @ Dft(), Dft() @ mask, mask @ Dft() @ mask):

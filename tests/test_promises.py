@@ -118,6 +118,36 @@ def test_dot_test_sees_wrong_adjoints(fault):
         fm.check_operator(Shifted(fault))
 
 
+def poison(y):
+    return torch.full_like(y, float("nan"))
+
+
+def overflow(y):
+    return y * 1e30 * 1e30 / 1e60
+
+
+@pytest.mark.parametrize("spoil", [poison, overflow])
+@pytest.mark.parametrize("where", ["_apply", "_adjoint"])
+def test_products_that_are_not_finite_fail(spoil, where):
+    """Everywhere, or in single precision alone: neither may look like an error of 0."""
+    A = fm.Blur(KERNEL, image_shape=(1, 9, 7))
+    right = getattr(A, where)
+    setattr(A, where, lambda t: spoil(right(t)))
+    result = fm.dot_test(A, dtype=torch.float32)
+    assert not result.passed
+    assert result.random == result.matched == float("inf")
+    assert "NaN" in str(result)
+    assert fm.dot_test(A).passed == (spoil is overflow)
+    with pytest.raises(ValueError, match="NaN"):
+        fm.check_operator(A)
+
+
+@pytest.mark.parametrize("sizes", [{"draws": 0}, {"batch": 0}, {"draws": -1}, {"batch": 1.5}])
+def test_a_dot_test_of_nothing_is_refused(sizes):
+    with pytest.raises(ValueError, match="batch and draws must be positive"):
+        fm.dot_test(Dft(), (1, 2, 2), **sizes)
+
+
 def test_dot_test_names_a_wrong_scale():
     result = fm.dot_test(Shifted(lambda blur, y: 1.001 * blur._adjoint(y)))
     assert result.matched == pytest.approx(1e-3, rel=1e-3)

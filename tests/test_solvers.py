@@ -1,5 +1,7 @@
 """Conjugate gradients and the solves of operators against dense linear algebra."""
 
+import math
+
 import pytest
 import torch
 from operator_cases import normal
@@ -75,6 +77,43 @@ def test_noiseless_closed_forms_are_the_minimal_norm_solution():
         y = A(normal(1, *shape))
         x = A.adjoint(A.solve(y, 1.0, 0.0))
         torch.testing.assert_close(A(x), y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounding_is_no_singular_value(dtype):
+    """Kernels of A that float64 shows as 1e-17: solutions as large as pinv's, not 1e16."""
+    spread = torch.ones(2, 3, dtype=torch.float64)
+    for A, shape in (
+        (fm.Blur(fm.motion_kernel(4.0, 0.0), image_shape=(1, 16, 16)), (1, 16, 16)),
+        (fm.MatrixOperator(normal(6, 3) @ normal(3, 8, seed=1)), (8,)),
+        (fm.ChannelMixing(spread, (3, 1, 1)), (3, 1, 1)),
+    ):
+        size = math.prod(shape)
+        matrix = A(torch.eye(size, dtype=torch.float64).reshape(size, *shape)).flatten(1).T
+        r = normal(2, *A.output_shape(shape), seed=3)
+        expected = r.flatten(1) @ torch.linalg.pinv(matrix @ matrix.T, hermitian=True)
+        found = A.solve(r.to(dtype), 1.0, 0.0)
+        assert found.dtype == dtype
+        tolerance = 1e-4 if dtype == torch.float32 else 1e-10
+        error = (found.flatten(1).double() - expected).norm() / expected.norm()
+        assert float(error) < tolerance
+
+
+def test_solve_refuses_what_is_not_finite():
+    """Conjugate gradients would end at once, with zeros."""
+    r = normal(2, 1, 9, 7)
+    r[1, 0, 2, 3] = float("nan")
+    A = fm.Blur(fm.gaussian_kernel(1.0), "reflect")
+    for covariance in (1.0, lambda x: x):
+        with pytest.raises(ValueError, match=r"r has 1 non-finite entries of 126.*\(1, 0, 2, 3\)"):
+            A.solve(r, covariance, 0.1)
+    mask = torch.ones(9, 7)
+    mask[2, 3] = 0
+    M = fm.Inpainting(mask)
+    v = M.solve(r, lambda x: x, 0.1)
+    torch.testing.assert_close(v, M.solve(r.nan_to_num(0), lambda x: x, 0.1))
+    with pytest.raises(ValueError, match="1 non-finite"):
+        fm.Inpainting(1 - 0.5 * mask).solve(r, 1.0, 0.1)
 
 
 def ill_conditioned(batch=3, n=60):

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..checks import Constant, Shape, check_dtype, check_finite, check_tensor
 from ..linear import SVD, LinearOperator
-from ..linear.linear_operator import divide, is_uniform
+from ..linear.linear_operator import is_uniform
+from ..linear.svd import divide, without_rounding
 from ..sensing.orthonormal import check_image_shape
 from .borders import Margins, Padding, check_padding, extend, fold
 from .circulant import HartleySVD, periodic
@@ -66,6 +67,7 @@ class Blur(LinearOperator):
         h, w = self.kernel_size
         self._margins: Margins = ((h - 1 - h // 2, h // 2), (w - 1 - w // 2, w // 2))
         self._spectra: dict[tuple[int, int], Constant] = {}
+        self._gram_spectra: dict[tuple[int, int, int], Constant] = {}
         self._svd: SVD | None = None
         if image_shape is not None:
             shape = check_image_shape(image_shape)
@@ -121,6 +123,21 @@ class Blur(LinearOperator):
             self._spectra[height, width] = Constant(torch.fft.rfft2(grid))
         return self._spectra[height, width].like(image)
 
+    def circular_gram(self, y: Tensor, stride: int = 1) -> Tensor:
+        """A A^T, a circular convolution too, on the grid of y for its real transform.
+
+        Of every stride-th pixel: the frequencies that become one are summed, |k^|^2 / stride^2.
+        """
+        height, width = y.shape[-2:]
+        key = (height, width, stride)
+        if key not in self._gram_spectra:
+            fine = (height * stride, width * stride)
+            power = torch.fft.fft2(periodic(self._kernels, *fine)).abs().square()
+            aliases = power.reshape(-1, stride, height, stride, width).sum((1, 3))
+            values = without_rounding(aliases.sqrt() / stride, fine[0] * fine[1])
+            self._gram_spectra[key] = Constant(values[..., : width // 2 + 1].square())
+        return self._gram_spectra[key].like(y)
+
     def _apply(self, x: Tensor) -> Tensor:
         if self.padding == "circular" and self._convolution.is_fourier(x):
             spectrum = self.circular_spectrum(x)
@@ -160,8 +177,7 @@ class Blur(LinearOperator):
     def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor | None:
         if self.padding != "circular" or not is_uniform(s, r):
             return None
-        gram = self.circular_spectrum(r).abs().square()
-        v = divide(torch.fft.rfft2(r), c * gram + s)
+        v = divide(torch.fft.rfft2(r), c * self.circular_gram(r) + s)
         return torch.fft.irfft2(v, s=r.shape[-2:])
 
     @property

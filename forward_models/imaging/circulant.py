@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from ..checks import Constant, Shape
 from ..linear import SVD
+from ..linear.svd import without_rounding
 
 
 def periodic(kernels: Tensor, height: int, width: int) -> Tensor:
@@ -38,7 +40,7 @@ class HartleySVD(SVD):
     """
 
     def __init__(self, kernels: Tensor, shape: Shape) -> None:
-        spectrum = torch.fft.fft2(kernels)
+        spectrum = without_rounding(torch.fft.fft2(kernels), math.prod(kernels.shape[-2:]))
         modulus = spectrum.abs()
         self._phase = Constant(torch.where(modulus > 0, spectrum / modulus, 1.0))
         self._shape = shape

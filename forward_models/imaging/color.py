@@ -20,7 +20,8 @@ from ..checks import (
     check_tensor,
 )
 from ..linear import SVD, LinearOperator
-from ..linear.linear_operator import divide, is_uniform
+from ..linear.linear_operator import is_uniform
+from ..linear.svd import OrthogonalRowsSVD, divide, without_rounding
 from ..sensing.orthonormal import check_image_shape
 
 REC_601 = (0.299, 0.587, 0.114)
@@ -56,13 +57,15 @@ class ChannelMixing(LinearOperator):
         check_finite("matrix", matrix)
         self._matrix = Constant(matrix.to(torch.float64))
         u, s, vt = torch.linalg.svd(self.matrix)
+        s = without_rounding(s, max(matrix.shape))
         self._u, self._s, self._vt = Constant(u), s, Constant(vt)
         values = s.new_zeros(len(u))
         values[: len(s)] = s
         self._gram_values = Constant(values.square())
         gram = self.matrix @ self.matrix.mT
         orthogonal = torch.equal(gram, gram.diag().diag())
-        self._gram = Constant(gram.diag()[:, None, None]) if orthogonal else None
+        lengths = without_rounding(gram.diag().sqrt(), max(matrix.shape))
+        self._gram = Constant(lengths.square()[:, None, None]) if orthogonal else None
         if image_shape is not None:
             shape = check_image_shape(image_shape)
             self.measurement_shape = self.output_shape(shape)
@@ -260,25 +263,5 @@ class BayerMosaic(LinearOperator):
 
     @property
     def svd(self) -> SVD | None:
-        return None if self.measurement_shape is None else _MosaicSVD(self, self.measurement_shape)
-
-
-@final
-class _MosaicSVD(SVD):
-    """Rows of the identity: U = I, V = A^T."""
-
-    def __init__(self, mosaic: BayerMosaic, shape: Shape) -> None:
-        self._mosaic, self._shape = mosaic, shape
-        self.singular_values = torch.ones(math.prod(shape), dtype=torch.float64)
-
-    def to_spectral_x(self, x: Tensor) -> Tensor:
-        return self._mosaic._apply(x).flatten(1)
-
-    def from_spectral_x(self, z: Tensor) -> Tensor:
-        return self._mosaic._adjoint(self.from_spectral_y(z))
-
-    def to_spectral_y(self, y: Tensor) -> Tensor:
-        return y.flatten(1)
-
-    def from_spectral_y(self, z: Tensor) -> Tensor:
-        return z.reshape(-1, *self._shape)
+        shape = self.measurement_shape
+        return None if shape is None else OrthogonalRowsSVD(self, shape)

@@ -58,6 +58,7 @@ class Inpainting(LinearOperator):
 
     event_field: Field = "any"
     measurement_field: Field = "any"
+    entrywise = True
 
     def __init__(self, mask: Tensor, channels: int | None = None) -> None:
         check_tensor("mask", mask)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, final
 
 import torch
@@ -11,32 +10,11 @@ from torch.nn.functional import avg_pool2d
 
 from ..checks import Shape, check_shape
 from ..linear import SVD, LinearOperator
-from ..linear.linear_operator import divide, is_uniform
+from ..linear.linear_operator import is_uniform
+from ..linear.svd import OrthogonalRowsSVD, divide
 from ..sensing.orthonormal import check_image_shape
 from .blur import Blur
 from .borders import Padding
-
-
-@final
-class _BoxSVD(SVD):
-    """A = (1 / f) times orthonormal rows: U = I, s = 1 / f."""
-
-    def __init__(self, box: Downsampling, shape: Shape) -> None:
-        self._box, self._shape = box, shape
-        count = math.prod(shape)
-        self.singular_values = torch.full((count,), 1 / box.factor, dtype=torch.float64)
-
-    def to_spectral_x(self, x: Tensor) -> Tensor:
-        return self._box.factor * self._box._apply(x).flatten(1)
-
-    def from_spectral_x(self, z: Tensor) -> Tensor:
-        return self._box.factor * self._box._adjoint(self.from_spectral_y(z))
-
-    def to_spectral_y(self, y: Tensor) -> Tensor:
-        return y.flatten(1)
-
-    def from_spectral_y(self, z: Tensor) -> Tensor:
-        return z.reshape(-1, *self._shape)
 
 
 @final
@@ -142,16 +120,11 @@ class Downsampling(LinearOperator):
         divisible = height % self.factor == 0 and width % self.factor == 0
         if self.blur.padding != "circular" or not divisible or not is_uniform(s, r):
             return None
-        # A A^T is the circular convolution of the coarse grid with the decimated autocorrelation
-        # of the kernel.
-        power = self.blur.circular_spectrum(r.new_empty(0, height, width)).abs().square()
-        correlation = torch.fft.irfft2(power, s=(height, width))
-        gram = torch.fft.rfft2(correlation[..., :: self.factor, :: self.factor]).real
-        v = divide(torch.fft.rfft2(r), c * gram.clamp(min=0) + s)
+        v = divide(torch.fft.rfft2(r), c * self.blur.circular_gram(r, self.factor) + s)
         return torch.fft.irfft2(v, s=r.shape[-2:])
 
     @property
     def svd(self) -> SVD | None:
         if self.blur is not None or self.measurement_shape is None:
             return None
-        return _BoxSVD(self, self.measurement_shape)
+        return OrthogonalRowsSVD(self, self.measurement_shape, 1 / self.factor)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import Constant, Shape, check_shape
 from ..linear import SVD, LinearOperator
+from ..linear.svd import without_rounding
 from ..sensing.orthonormal import check_image_shape
 
 Method = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -177,7 +178,9 @@ class _KroneckerSVD(SVD):
             torch.linalg.svd(matrix, full_matrices=False) for matrix in (rows, columns)
         )
         self._shape = (channels, len(s_h), len(s_w))
-        self.singular_values = (s_h[:, None] * s_w).expand(self._shape).flatten()
+        size = max(rows.shape[0] * columns.shape[0], rows.shape[1] * columns.shape[1])
+        values = without_rounding(s_h[:, None] * s_w, size)
+        self.singular_values = values.expand(self._shape).flatten()
         self._u = Constant(u_h), Constant(u_w)
         self._vt = Constant(vt_h), Constant(vt_w)
 

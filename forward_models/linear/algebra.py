@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import final
 
 from torch import Tensor
@@ -133,6 +134,7 @@ class Scaled(LinearOperator):
         self.event_shape, self.measurement_shape = base.event_shape, base.measurement_shape
         self.event_ndim, self.measurement_ndim = base.event_ndim, base.measurement_ndim
         self.event_field, self.measurement_field = base.event_field, base.measurement_field
+        self.entrywise = base.entrywise
 
     def _apply(self, x: Tensor) -> Tensor:
         return self.factor * self.base._apply(x)
@@ -160,7 +162,7 @@ class Scaled(LinearOperator):
     def measured(self) -> Tensor | None:
         return self.base.measured
 
-    @property
+    @cached_property
     def svd(self) -> SVD | None:
         svd = self.base.svd
         return None if svd is None else _ScaledSVD(svd, self.factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import final
 
 import torch
@@ -67,6 +68,9 @@ class Composition(LinearOperator):
 
     If B B^T is a multiple of the identity, every closed form of A serves A B too: the diagonal of
     its Gram matrix, its solve, and its `svd` once the image shape is known.
+
+    `measured` is that of A; where A acts on every entry alone (`entrywise`: a mask, a multiple of
+    the identity), both A and B must measure an entry. Any other A may spread what B leaves unseen.
     """
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator) -> None:
@@ -89,6 +93,7 @@ class Composition(LinearOperator):
             self.event_field = outer.event_field
         if outer.event_field == outer.measurement_field == "any":
             self.measurement_field = inner.measurement_field
+        self.entrywise = outer.entrywise and inner.entrywise
         self.outer, self.inner = outer, inner
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -126,7 +131,7 @@ class Composition(LinearOperator):
         inner = self._inner_gram(r)
         return None if inner is None else self.outer._solve_isotropic(r, c * inner.reshape(()), s)
 
-    @property
+    @cached_property
     def svd(self) -> SVD | None:
         outer = self.outer.svd
         if outer is None or self.measurement_shape is None:
@@ -141,4 +146,7 @@ class Composition(LinearOperator):
 
     @property
     def measured(self) -> Tensor | None:
-        return self.outer.measured
+        outer, inner = self.outer.measured, self.inner.measured
+        if not self.outer.entrywise or inner is None:
+            return outer
+        return inner if outer is None else outer & inner

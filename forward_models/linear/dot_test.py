@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checks import Shape, check_same
+from ..checks import Shape, check_same, check_shape
 from .linear_operator import LinearOperator
 from .promises import check_derivative, check_linear, check_rows, check_types
 
@@ -17,7 +18,8 @@ _LIMIT = {torch.float32: 1e-6, torch.float64: 1e-13}
 class DotTest(NamedTuple):
     """The result of `dot_test`; `str()` says what to do about it.
 
-    random: worst |<A x, y> - <x, A^T y>| / (|A x| |y|) for random y.
+    random: worst |<A x, y> - <x, A^T y>| / (|A x| |y|) for random y; inf where either of A x and
+        A^T y has NaN or infinite entries.
     matched: the same for y = A x, which sees a wrong scale that random y average away.
     scale: <x, A^T A x> / |A x|^2, mean over the draws: 1 for a true adjoint.
     limit: what both errors must not exceed.
@@ -39,6 +41,12 @@ class DotTest(NamedTuple):
         )
         if self.passed:
             return f"the adjoint fits: {found}"
+        if math.isinf(max(self.random, self.matched)):
+            return (
+                f"the adjoint does not fit: {found}; A x or A^T y has NaN or infinite entries for "
+                "finite images, or is not 0 where the other is; look for a division by zero, a "
+                "root of a negative number, or an overflow of single precision"
+            )
         advice = (
             "look for a flipped kernel, a shift by one pixel, padding that is not folded back, or "
             "a missing complex conjugate; from_function(f, event_shape) derives the adjoint of a "
@@ -69,6 +77,7 @@ def dot_test(
         operator: A.
         event_shape: shape of one image, needed only if the operator accepts any size.
         dtype: torch.float32 or torch.float64, the precision that is tested.
+        batch, draws: how many images at once, and how often, each >= 1.
         limit: the largest error that passes; default 1e-6 in single, 1e-13 in double precision.
         seed: of the private generator.
 
@@ -76,11 +85,12 @@ def dot_test(
         The worst errors; `.passed` compares them with the limit. See `DotTest`.
 
     Raises:
-        ValueError: no image shape is known, or A^T y has not the shape of x.
+        ValueError: no image shape is known, A^T y has not the shape of x, or nothing is drawn.
         TypeError: A^T y has not the dtype of x.
     """
     if dtype not in _LIMIT:
         raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+    check_shape("batch and draws", (batch, draws))
     generator = torch.Generator().manual_seed(seed)
     limit = _LIMIT[dtype] if limit is None else limit
     random = matched = scale = 0.0
@@ -132,8 +142,10 @@ def _error(operator: LinearOperator, x: Tensor, ax: Tensor, y: Tensor) -> float:
     difference = abs(dot(ax, y) - dot(x, back))
     size = float(ax.norm() * y.norm())
     if size == 0:
-        return 0.0 if difference == 0 else float("inf")
-    return difference / size
+        return 0.0 if difference == 0 else math.inf
+    # NaN would be smaller than any limit to max().
+    error = difference / size
+    return error if math.isfinite(error) else math.inf
 
 
 def dot(a: Tensor, b: Tensor) -> float:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, overload
 import torch
 from torch import Tensor
 
-from ..checks import Shape, check_batched, check_dtype, check_shape, check_tensor
+from ..checks import Shape, check_batched, check_dtype, check_finite, check_shape, check_tensor
 from ..operator import Operator
 from .bidiagonal import largest_singular_value
 from .solvers import conjugate_gradients, per_sample
@@ -34,8 +34,11 @@ class LinearOperator(Operator):
     Both are differentiable. Single and double precision are accepted and kept.
 
     Attributes: see `Operator`.
+        entrywise: whether entry i of A x is a multiple of entry i of x and of no other, as for a
+            mask. A @ B then measures the entries that both of them measure.
     """
 
+    entrywise: bool = False
     _transposed: LinearOperator | None = None
     _normal_operator: Normal | None = None
 
@@ -191,9 +194,11 @@ class LinearOperator(Operator):
         `svd` with S = s I, or A A^T is diagonal; else conjugate gradients, whose cost is one A,
         one A^T and one C per iteration. With S = 0 the closed forms return the least-squares
         solution of minimal norm, while conjugate gradients need r in the range of A C A^T.
+        Singular values that are rounding alone (`SVD`) count as 0, the same in both precisions.
 
         Args:
-            r: right-hand sides, (B, *measurement).
+            r: right-hand sides, (B, *measurement), finite; NaN or an infinity where nothing is
+                `measured` counts as 0.
             covariance: C, a function (B, *event) -> (B, *event) that is symmetric and positive
                 semi-definite in each sample, or c >= 0, () or (B,), for C = c I.
             noise_variance: S >= 0, a number, or a tensor that broadcasts to r.
@@ -202,12 +207,14 @@ class LinearOperator(Operator):
                 reaching the default one gives a RuntimeWarning.
 
         Raises:
-            ValueError: shapes that do not fit, or a negative or NaN variance.
+            ValueError: shapes that do not fit, a negative or NaN variance, or NaN or infinite
+                entries of r.
         """
         check_tensor("r", r)
         check_dtype("r", r, self.measurement_field)
         check_batched("r", r, self.measurement_shape, self.measurement_ndim)
         self.input_shape(tuple(r.shape[1:]))
+        r = self._data(r)
         s = self._variance("noise_variance", noise_variance, r)
         if not _broadcasts(s, r):
             raise ValueError(
@@ -247,6 +254,15 @@ class LinearOperator(Operator):
                 stacklevel=2,
             )
         return v
+
+    def _data(self, r: Tensor) -> Tensor:
+        """r with 0 for non-finite entries that are not measured; raises ValueError for others."""
+        measured = self.measured
+        if measured is not None:
+            hidden = ~torch.isfinite(r) & ~measured.to(r.device)
+            r = r.masked_fill(hidden, 0)
+        check_finite("r", r)
+        return r
 
     def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor | None:
         """Closed form of (c A A^T + S) v = r, or None; c is (B, 1, ...) or (1, ...)."""

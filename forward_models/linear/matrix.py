@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..checks import Constant, Field, Shape, check_dtype, check_finite, check_shape, check_tensor
 from .linear_operator import LinearOperator
-from .svd import SVD
+from .svd import SVD, OrthogonalRowsSVD, without_rounding
 
 
 @final
@@ -19,7 +19,7 @@ class _DenseSVD(SVD):
 
     def __init__(self, matrix: Tensor, event_shape: Shape) -> None:
         u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-        self.singular_values = s
+        self.singular_values = without_rounding(s, max(matrix.shape))
         self._u, self._vh, self._event_shape = Constant(u), Constant(vh), event_shape
 
     def to_spectral_x(self, x: Tensor) -> Tensor:
@@ -105,25 +105,6 @@ class MatrixOperator(LinearOperator):
 
 
 @final
-class _IdentitySVD(SVD):
-    def __init__(self, shape: Shape) -> None:
-        self.singular_values = torch.ones(math.prod(shape), dtype=torch.float64)
-        self._shape = shape
-
-    def to_spectral_x(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
-
-    def from_spectral_x(self, z: Tensor) -> Tensor:
-        return z.reshape(-1, *self._shape)
-
-    def to_spectral_y(self, y: Tensor) -> Tensor:
-        return self.to_spectral_x(y)
-
-    def from_spectral_y(self, z: Tensor) -> Tensor:
-        return self.from_spectral_x(z)
-
-
-@final
 class Identity(LinearOperator):
     """y = x: the whole image is seen, real or complex.
 
@@ -133,6 +114,7 @@ class Identity(LinearOperator):
 
     event_field: Field = "any"
     measurement_field: Field = "any"
+    entrywise = True
 
     def __init__(self, event_shape: Shape | None = None) -> None:
         if event_shape is not None:
@@ -154,4 +136,4 @@ class Identity(LinearOperator):
 
     @property
     def svd(self) -> SVD | None:
-        return None if self.event_shape is None else _IdentitySVD(self.event_shape)
+        return None if self.event_shape is None else OrthogonalRowsSVD(self, self.event_shape)

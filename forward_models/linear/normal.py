@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from functools import cached_property
 from typing import final
 
 from torch import Tensor
 
 from ..checks import Shape
 from .linear_operator import LinearOperator
-from .svd import SVD
+from .svd import SVD, without_rounding
 
 
 @final
 class _NormalSVD(SVD):
-    """A^T A = V diag(s^2) V^T."""
+    """A^T A = V diag(s^2) V^T, of D rows and columns."""
 
-    def __init__(self, base: SVD) -> None:
+    def __init__(self, base: SVD, size: int) -> None:
         self.base = base
-        self.singular_values = base.singular_values.square()
+        self.singular_values = without_rounding(base.singular_values.square(), size)
 
     def to_spectral_x(self, x: Tensor) -> Tensor:
         return self.base.to_spectral_x(x)
@@ -64,7 +66,9 @@ class Normal(LinearOperator):
     def T(self) -> LinearOperator:
         return self
 
-    @property
+    @cached_property
     def svd(self) -> SVD | None:
         svd = self.base.svd
-        return None if svd is None else _NormalSVD(svd)
+        if svd is None or self.event_shape is None:
+            return None
+        return _NormalSVD(svd, math.prod(self.event_shape))

@@ -16,9 +16,9 @@ _TOLERANCE = 1e-9
 
 
 def check_types(f: Map, x: Tensor) -> Tensor:
-    """f gives a batch of tensors in the precision of x, single or double; returns f(x).
+    """f gives a batch of finite tensors in the precision of x, single or double; returns f(x).
 
-    Raises TypeError for what is returned, ValueError for its shape.
+    Raises TypeError for what is returned, ValueError for its shape or values.
     """
     single = torch.complex64 if x.is_complex() else torch.float32
     results = []
@@ -37,6 +37,8 @@ def check_types(f: Map, x: Tensor) -> Tensor:
                 f"f returned shape {tuple(y.shape)} for images {tuple(given.shape)}, expected "
                 f"({len(given)}, ...): the batch axis first, then at least one axis"
             )
+        if not bool(torch.isfinite(y).all()):
+            raise ValueError(f"f gives NaN or infinite values for finite images in {given.dtype}")
         results.append(y)
     if results[0].is_complex() != results[1].is_complex():
         raise TypeError("f is complex in one precision and real in the other")

@@ -25,10 +25,11 @@ class Stack(LinearOperator):
     y has shape (B, M_1 + M_2 + ...); `split(y)` gives the pieces in their own shapes.
 
     Args:
-        operators: the A_i; their measurements may differ in shape.
+        operators: the A_i, a list or tuple; their measurements may differ in shape.
         event_shape: image shape, needed only if every operator accepts any size.
 
     Raises:
+        TypeError: not a sequence of LinearOperators.
         ValueError: no operator, no known image shape, or shapes or fields that do not fit.
     """
 
@@ -37,7 +38,18 @@ class Stack(LinearOperator):
     def __init__(
         self, operators: Sequence[LinearOperator], event_shape: Shape | None = None
     ) -> None:
+        if not isinstance(operators, Sequence):
+            raise TypeError(
+                f"operators must be a list of LinearOperators, got {type(operators).__name__}; "
+                "pass Stack([A, B])"
+            )
         self.operators = tuple(operators)
+        for n, A in enumerate(self.operators):
+            if not isinstance(A, LinearOperator):
+                raise TypeError(
+                    f"operators[{n}] must be a LinearOperator, got {type(A).__name__}; "
+                    "from_function(f, event_shape) makes one of a linear function"
+                )
         if not self.operators:
             raise ValueError("Stack needs at least one operator, got none")
         shape = None if event_shape is None else check_shape("event_shape", event_shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import final
 
 import torch
@@ -63,6 +64,6 @@ class Orthonormal(LinearOperator):
         """T T^T = I holds too, because y is as large as x."""
         return torch.ones((), dtype=y.dtype.to_real(), device=y.device)
 
-    @property
+    @cached_property
     def svd(self) -> SVD:
         return _OrthonormalSVD(self)

@@ -61,6 +61,8 @@ class RandomSigns(Orthonormal):
     random matrices, https://doi.org/10.1109/TSP.2011.2170977
     """
 
+    entrywise = True
+
     def __init__(self, image_shape: Shape, generator: torch.Generator | None = None) -> None:
         super().__init__(image_shape)
         device = "cpu" if generator is None else generator.device

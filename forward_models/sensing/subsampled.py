@@ -10,29 +10,8 @@ from torch import Tensor
 
 from ..checks import Constant, check_tensor
 from ..linear import SVD, LinearOperator
+from ..linear.svd import OrthogonalRowsSVD
 from .fourier import FourierTransform, hartley
-
-
-@final
-class _RowsSVD(SVD):
-    """A A^T = g I: U = I, s = sqrt(g), V^T = A / sqrt(g)."""
-
-    def __init__(self, operator: Subsampled, gram: float) -> None:
-        self.operator, self.scale = operator, math.sqrt(gram)
-        count = math.prod(operator.measured_shape)
-        self.singular_values = torch.full((count,), self.scale, dtype=torch.float64)
-
-    def to_spectral_x(self, x: Tensor) -> Tensor:
-        return self.operator._apply(x).flatten(1) / self.scale
-
-    def from_spectral_x(self, z: Tensor) -> Tensor:
-        return self.operator._adjoint(self.from_spectral_y(z)) / self.scale
-
-    def to_spectral_y(self, y: Tensor) -> Tensor:
-        return y.flatten(1)
-
-    def from_spectral_y(self, z: Tensor) -> Tensor:
-        return z.reshape(-1, *self.operator.measured_shape)
 
 
 @final
@@ -140,7 +119,7 @@ class Subsampled(LinearOperator):
         if self._svd is None:
             gram = self._gram_diagonal(torch.empty(1, *self.measured_shape, dtype=torch.float64))
             if gram is not None and float(gram) > 0:
-                self._svd = _RowsSVD(self, float(gram))
+                self._svd = OrthogonalRowsSVD(self, self.measured_shape, math.sqrt(gram))
             elif isinstance(self.transform, FourierTransform):
                 _, height, width = self.image_shape
                 mask = torch.zeros(height * width, dtype=torch.bool)
