@@ -46,6 +46,9 @@ def check_dtype(name: str, value: Tensor, field: Field = "real") -> None:
 
 def check_finite(name: str, value: Tensor) -> None:
     """Raise ValueError if `value` has NaN or infinite entries: their count, the first one."""
+    # A finite sum has finite terms, and is several times faster to find than they are.
+    if bool(torch.isfinite(value.detach().sum())):
+        return
     bad = ~torch.isfinite(value)
     if not bool(bad.any()):
         return

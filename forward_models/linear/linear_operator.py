@@ -258,9 +258,8 @@ class LinearOperator(Operator):
     def _data(self, r: Tensor) -> Tensor:
         """r with 0 for non-finite entries that are not measured; raises ValueError for others."""
         measured = self.measured
-        if measured is not None:
-            hidden = ~torch.isfinite(r) & ~measured.to(r.device)
-            r = r.masked_fill(hidden, 0)
+        if measured is not None and not bool(torch.isfinite(r.detach().sum())):
+            r = r.masked_fill(~torch.isfinite(r) & ~measured.to(r.device), 0)
         check_finite("r", r)
         return r
 
