@@ -94,10 +94,21 @@ def check_same(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 
 def check_shape(name: str, shape: Sequence[int]) -> Shape:
     """Return `shape` as a tuple of positive integers, else raise ValueError."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise ValueError(f"{name} must be a tuple of positive integers, got {shape!r}")
     sizes = tuple(shape)
     if not sizes or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in sizes):
         raise ValueError(f"{name} must be positive integers, got {sizes}")
     return tuple(int(n) for n in sizes)
+
+
+def check_image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return the image_shape (C, H, W), or raise ValueError."""
+    sizes = check_shape("image_shape", shape)
+    if len(sizes) != 3:
+        raise ValueError(f"image_shape must be (C, H, W), got {sizes}")
+    channels, height, width = sizes
+    return channels, height, width
 
 
 def check_number(name: str, value: float) -> float:

@@ -429,3 +429,14 @@ def test_only_regular_files_are_opened(vision, tmp_path):
 def test_impossible_preparation(options, match):
     with pytest.raises(ValueError, match=match):
         fm.Preprocessed(nn.Identity(), **options)
+
+
+def test_a_network_in_training_mode_is_refused():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(16), nn.Linear(16, 2))
+    model = fm.Classifier(network, 2, (1, 4, 4))
+    x = torch.rand(3, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"BatchNorm1d '1' is in training mode"):
+        model.log_likelihood(torch.tensor([1]), x)
+    network.eval()
+    together = model.log_likelihood(torch.tensor([1]), x)
+    torch.testing.assert_close(model.log_likelihood(torch.tensor([1]), x[:1]), together[:1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import final
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from ..checks import Shape, check_batched, check_dtype, check_number, check_tensor
 
@@ -34,8 +36,19 @@ class Units:
         return self.scale * x + self.shift
 
 
+def _check_eval(network: nn.Module) -> None:
+    """Refuse a network whose answer for one image depends on the others, or on chance."""
+    for name, module in network.named_modules():
+        if module.training and isinstance(module, _BatchNorm | _DropoutNd):
+            raise ValueError(
+                f"the network's {type(module).__name__} {name!r} is in training mode: the class of "
+                "an image would depend on its batch; call network.eval() first"
+            )
+
+
 def check_images(x: Tensor, event_shape: Shape | None, network: nn.Module) -> None:
     """Raise unless x is a batch of images with the dtype and device of the network's weights."""
+    _check_eval(network)
     check_tensor("x", x)
     check_dtype("x", x)
     check_batched("x", x, event_shape, None)

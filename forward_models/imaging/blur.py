@@ -7,11 +7,10 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape, check_dtype, check_finite, check_tensor
+from ..checks import Constant, Shape, check_dtype, check_finite, check_image_shape, check_tensor
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import is_uniform
 from ..linear.svd import divide, without_rounding
-from ..sensing.orthonormal import check_image_shape
 from .borders import Margins, Padding, check_padding, extend, fold
 from .circulant import HartleySVD, periodic
 from .convolution import Convolution, by_a_few_images

@@ -15,6 +15,7 @@ from ..checks import (
     Shape,
     check_dtype,
     check_finite,
+    check_image_shape,
     check_positive,
     check_shape,
     check_tensor,
@@ -22,7 +23,6 @@ from ..checks import (
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import is_uniform
 from ..linear.svd import OrthogonalRowsSVD, divide, without_rounding
-from ..sensing.orthonormal import check_image_shape
 
 REC_601 = (0.299, 0.587, 0.114)
 Pattern = Literal["RGGB", "BGGR", "GRBG", "GBRG"]

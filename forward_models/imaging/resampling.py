@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from ..checks import Shape, check_shape
+from ..checks import Shape, check_image_shape, check_shape
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import is_uniform
 from ..linear.svd import OrthogonalRowsSVD, divide
-from ..sensing.orthonormal import check_image_shape
 from .blur import Blur
 from .borders import Padding
 

@@ -9,10 +9,9 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape, check_shape
+from ..checks import Constant, Shape, check_image_shape, check_shape
 from ..linear import SVD, LinearOperator
 from ..linear.svd import without_rounding
-from ..sensing.orthonormal import check_image_shape
 
 Method = Literal["box", "bilinear", "hamming", "bicubic", "lanczos"]
 

@@ -16,9 +16,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Field, Shape
+from ..checks import Constant, Field, Shape, check_image_shape
 from ..linear import SVD, LinearOperator
-from ..sensing.orthonormal import check_image_shape
 
 _PLANE = (-2, -1)
 

@@ -11,10 +11,18 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Field, Shape, check_dtype, check_finite, check_shape, check_tensor
+from ..checks import (
+    Constant,
+    Field,
+    Shape,
+    check_dtype,
+    check_finite,
+    check_image_shape,
+    check_shape,
+    check_tensor,
+)
 from ..linear import SVD, LinearOperator
 from ..linear.linear_operator import divide
-from ..sensing.orthonormal import check_image_shape
 
 
 @final

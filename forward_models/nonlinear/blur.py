@@ -6,10 +6,9 @@ from typing import final
 
 from torch import Tensor, nn
 
-from ..checks import Shape, check_dtype, check_finite, check_tensor
+from ..checks import Shape, check_dtype, check_finite, check_image_shape, check_tensor
 from ..imaging import Blur
 from ..operator import Operator
-from ..sensing.orthonormal import check_image_shape
 from .tone import Gamma, HighDynamicRange
 
 

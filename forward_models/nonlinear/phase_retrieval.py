@@ -7,9 +7,8 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Field, Shape, check_positive, check_same
+from ..checks import Field, Shape, check_image_shape, check_positive, check_same
 from ..operator import Operator
-from ..sensing.orthonormal import check_image_shape
 from .detection import intensity, modulus
 
 Kind = Literal["amplitude", "intensity"]

@@ -9,17 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from ..checks import Shape, check_shape
+from ..checks import Shape, check_image_shape
 from ..linear import SVD, LinearOperator
-
-
-def check_image_shape(shape: Shape) -> tuple[int, int, int]:
-    """Return (C, H, W), or raise ValueError."""
-    sizes = check_shape("image_shape", shape)
-    if len(sizes) != 3:
-        raise ValueError(f"image_shape must be (C, H, W), got {sizes}")
-    channels, height, width = sizes
-    return channels, height, width
 
 
 @final

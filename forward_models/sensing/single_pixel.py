@@ -8,10 +8,9 @@ from typing import Literal, final, get_args
 import torch
 from torch import Tensor
 
-from ..checks import Constant, Shape, check_shape
+from ..checks import Constant, Shape, check_image_shape, check_shape
 from ..linear import SVD, LinearOperator
 from .hadamard import check_power_of_two, sequency_order, walsh_hadamard
-from .orthonormal import check_image_shape
 
 Values = Literal["binary", "signed"]
 Ordering = Literal["natural", "sequency", "cake-cutting"]
