@@ -13,6 +13,7 @@ def test_algebra_equals_matrices():
     A, B, C = (fm.MatrixOperator(m) for m in (a, b, c))
     x = normal(2, 6, seed=5)
     torch.testing.assert_close((A @ B + 2 * C)(x), x @ (a @ b + 2 * c).T)
+    torch.testing.assert_close((C / 4)(x), x @ c.T / 4)
     torch.testing.assert_close((A @ B - C).T(normal(2, 4)), normal(2, 4) @ (a @ b - c))
     torch.testing.assert_close((C * np.float32(0.5))(x), 0.5 * C(x))
     S = fm.Stack([B, C])

@@ -123,6 +123,10 @@ class LinearOperator(Operator):
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: float) -> Scaled:
+        """A / c for a real number c."""
+        return self * (1 / divisor) if isinstance(divisor, Real) else NotImplemented
+
     def __neg__(self) -> Scaled:
         return self * -1.0
 
