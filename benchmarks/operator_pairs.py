@@ -307,6 +307,8 @@ PAIRS: list[Pair] = [
         {
             "deepinv": _mosaic,
         },
+        note="ours adds three sampled channels into one; the peer multiplies by a mask and keeps "
+        "three channels with zeros",
     ),
     Pair(
         "matrix, 100 rows",
