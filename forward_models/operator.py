@@ -76,21 +76,27 @@ class Operator(ABC):
         return None
 
     def jvp(self, x: Tensor, v: Tensor) -> Tensor:
-        """J(x) v, (B, *measurement), for v like x; about the cost of two evaluations of f.
+        """J(x) v, (B, *measurement), for v like x.
 
-        Raises RuntimeError if f is not differentiable.
+        By forward differentiation, about the cost of two evaluations of f; where some function in f
+        has a backward pass alone, by differentiating u -> J(x)^T u, some two more. Raises
+        RuntimeError if f is not differentiable.
         """
         self._check_differentiable()
         self.check_image(x)
         check_same("v", v, "x", x)
         try:
             result: Tensor = torch.func.jvp(self._apply, (x,), (v,))[1]
-        except (NotImplementedError, RuntimeError):
-            # Some function in f has a backward pass alone: J v is the derivative of u -> J^T u.
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            # What torch raises where a forward derivative is missing; an error of f itself, which
+            # is of the same type, comes back from the second way.
             return self._jvp_by_backward(x, v)
         return result
 
     def _jvp_by_backward(self, x: Tensor, v: Tensor) -> Tensor:
+        """J(x) v, as J v is the derivative of u -> J^T u, which is linear in u."""
         with torch.enable_grad():
             leaf = x if x.requires_grad else x.detach().requires_grad_()
             y = self._apply(leaf)

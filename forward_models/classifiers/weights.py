@@ -72,14 +72,21 @@ def _read_safetensors(path: Path, expected: dict[str, Tensor]) -> dict[str, Tens
         raise ValueError(f"{path} is corrupt or truncated: {error}; fetch it again") from error
 
 
-def _read_torch(path: Path, limit: int) -> dict[str, Tensor]:
+def _declared_size(path: Path) -> int:
+    """Bytes that the members of a zip file say they hold."""
     try:
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                declared = sum(entry.file_size for entry in archive.infolist())
-            if declared > limit:
-                raise ValueError(f"it declares {declared} bytes, more than the {limit} allowed")
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path} is corrupt or truncated: {error}; fetch it again") from error
+
+
+def _read_torch(path: Path, limit: int) -> dict[str, Tensor]:
+    zipped = zipfile.is_zipfile(path)
+    declared = _declared_size(path) if zipped else 0
+    if declared > limit:
+        raise ValueError(f"{path} declares {declared} bytes, more than the {limit} allowed")
+    try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -87,6 +94,8 @@ def _read_torch(path: Path, limit: int) -> dict[str, Tensor]:
             f"{str(error).splitlines()[0]:.200}. Where you trust it, convert it once with "
             "safetensors.torch.save_file(network.state_dict(), path)"
         ) from error
+    except MemoryError:
+        raise
     except Exception as error:  # damaged bytes make torch's readers raise errors of every kind
         raise ValueError(
             f"{path} is corrupt, truncated or no file of weights: {str(error)[:200]}"

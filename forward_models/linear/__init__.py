@@ -4,6 +4,7 @@ from .algebra import AdjointOperator, Scaled, Sum
 from .composition import Composition
 from .dot_test import DotTest, check_operator, dot_test
 from .function import FunctionOperator, from_function
+from .isometry import Isometry
 from .linear_operator import LinearOperator
 from .matrix import Identity, MatrixOperator
 from .normal import Normal
@@ -18,6 +19,7 @@ __all__ = [
     "DotTest",
     "FunctionOperator",
     "Identity",
+    "Isometry",
     "LinearOperator",
     "MatrixOperator",
     "Normal",

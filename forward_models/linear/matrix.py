@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..checks import Constant, Field, Shape, check_dtype, check_finite, check_shape, check_tensor
+from .isometry import Isometry
 from .linear_operator import LinearOperator
-from .svd import SVD, OrthogonalRowsSVD, without_rounding
+from .svd import SVD, without_rounding
 
 
 @final
@@ -105,7 +106,7 @@ class MatrixOperator(LinearOperator):
 
 
 @final
-class Identity(LinearOperator):
+class Identity(Isometry):
     """y = x: the whole image is seen, real or complex.
 
     Args:
@@ -127,13 +128,3 @@ class Identity(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return y
-
-    def _normal(self, x: Tensor) -> Tensor:
-        return x
-
-    def _gram_diagonal(self, y: Tensor) -> Tensor:
-        return torch.ones((), dtype=y.dtype.to_real(), device=y.device)
-
-    @property
-    def svd(self) -> SVD | None:
-        return None if self.event_shape is None else OrthogonalRowsSVD(self, self.event_shape)

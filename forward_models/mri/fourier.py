@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checks import Constant, Field, Shape, check_image_shape
-from ..linear import SVD, LinearOperator
+from ..linear import SVD, Isometry
 
 _PLANE = (-2, -1)
 
@@ -81,7 +81,7 @@ class SampledFourierSVD(SVD):
 
 
 @final
-class CenteredFourier(LinearOperator):
+class CenteredFourier(Isometry):
     """y = F x, the centred unitary Fourier transform of each channel, (C, H, W) complex.
 
         y[k] = 1 / sqrt(H W) sum_n x[n] exp(-2 pi i (k - c) . (n - c) / (H, W)),  c = (H, W) // 2
@@ -114,16 +114,3 @@ class CenteredFourier(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return to_image(y)
-
-    def _normal(self, x: Tensor) -> Tensor:
-        return x
-
-    def _gram_diagonal(self, y: Tensor) -> Tensor:
-        return torch.ones((), dtype=y.dtype.to_real(), device=y.device)
-
-    @property
-    def svd(self) -> SVD | None:
-        """All singular values are 1; None while the image's shape is open."""
-        if self.event_shape is None:
-            return None
-        return SampledFourierSVD(torch.ones(self.event_shape, dtype=torch.bool))

@@ -5,7 +5,6 @@ Both maps are linear over the reals with <a, b> = Re sum conj(a) b, and preserve
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
@@ -21,33 +20,12 @@ from ..checks import (
     check_shape,
     check_tensor,
 )
-from ..linear import SVD, LinearOperator
+from ..linear import Isometry
 from ..linear.linear_operator import divide
 
 
 @final
-class _IsometrySVD(SVD):
-    """A^T A = I over the reals: U = A, s = 1, V = I."""
-
-    def __init__(self, operator: LinearOperator, shape: Shape) -> None:
-        self._operator, self._shape = operator, shape
-        self.singular_values = torch.ones(math.prod(shape), dtype=torch.float64)
-
-    def to_spectral_x(self, x: Tensor) -> Tensor:
-        return x.flatten(1)
-
-    def from_spectral_x(self, z: Tensor) -> Tensor:
-        return z.reshape(-1, *self._shape)
-
-    def to_spectral_y(self, y: Tensor) -> Tensor:
-        return self._operator._adjoint(y).flatten(1)
-
-    def from_spectral_y(self, z: Tensor) -> Tensor:
-        return self._operator._apply(self.from_spectral_x(z))
-
-
-@final
-class RealToComplex(LinearOperator):
+class RealToComplex(Isometry):
     """z = exp(i phi) x: a real image with a known phase, or with none; z has the shape of x.
 
     Its adjoint is Re(exp(-i phi) z), so that `MRI(mask) @ RealToComplex(phi)` measures an image
@@ -69,6 +47,7 @@ class RealToComplex(LinearOperator):
     """
 
     measurement_field: Field = "complex"
+    onto = False
 
     def __init__(self, phase: Tensor | None = None, image_shape: Shape | None = None) -> None:
         self._factor: Constant | None = None
@@ -116,22 +95,14 @@ class RealToComplex(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._rotate(y, back=True).real
 
-    def _normal(self, x: Tensor) -> Tensor:
-        return x
-
     def _solve_isotropic(self, r: Tensor, c: Tensor, s: Tensor) -> Tensor:
         # A A^T keeps the part of r in phase with phi and drops the part in quadrature.
         r = self._rotate(r, back=True)
         return self._rotate(torch.complex(divide(r.real, c + s), divide(r.imag, s)), back=False)
 
-    @property
-    def svd(self) -> SVD | None:
-        """Known once `image_shape` is set."""
-        return None if self.event_shape is None else _IsometrySVD(self, self.event_shape)
-
 
 @final
-class ChannelsToComplex(LinearOperator):
+class ChannelsToComplex(Isometry):
     """z = x_1 + i x_2: two real channels, (2, H, W), as one complex image, (1, H, W).
 
     Orthogonal over the reals, its inverse is its adjoint (Re z, Im z); `solve` with C = c I is one
@@ -177,14 +148,3 @@ class ChannelsToComplex(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return torch.cat([y.real, y.imag], dim=1)
-
-    def _normal(self, x: Tensor) -> Tensor:
-        return x
-
-    def _gram_diagonal(self, y: Tensor) -> Tensor:
-        return torch.ones((), dtype=y.dtype.to_real(), device=y.device)
-
-    @property
-    def svd(self) -> SVD | None:
-        """Known once `image_shape` is set."""
-        return None if self.event_shape is None else _IsometrySVD(self, self.event_shape)

@@ -39,6 +39,7 @@ class FourierTransform(Orthonormal):
         if field not in ("real", "complex"):
             raise ValueError(f"unknown field {field!r}; known: 'real', 'complex'")
         self.event_field = field
+        self.onto = field == "complex"
 
     def _apply(self, x: Tensor) -> Tensor:
         return torch.fft.fft2(x, norm="ortho")
@@ -46,6 +47,3 @@ class FourierTransform(Orthonormal):
     def _adjoint(self, y: Tensor) -> Tensor:
         x = torch.fft.ifft2(y, norm="ortho")
         return x.real if self.event_field == "real" else x
-
-    def _gram_diagonal(self, y: Tensor) -> Tensor | None:
-        return None if self.event_field == "real" else super()._gram_diagonal(y)

@@ -8,9 +8,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ..checks import Shape, check_finite, check_number, check_positive, check_shape
+from ..checks import Shape, check_number, check_positive, check_shape
 from ..linear import LinearOperator
 from .grid import Grid
+from .scan import check_angles
 
 
 @final
@@ -98,12 +99,7 @@ class ConeBeam(LinearOperator):
                 f"the volume reaches {slice_grid.reach:.6g} mm from the axis of rotation, but the "
                 f"source circles at {self.source_origin:.6g} mm; the object must lie inside"
             )
-        self.angles = torch.as_tensor(angles, dtype=torch.float64).detach().clone().cpu()
-        if self.angles.ndim != 1 or self.angles.numel() == 0:
-            raise ValueError(
-                f"angles must be a list of degrees, got the shape {tuple(self.angles.shape)}"
-            )
-        check_finite("angles", self.angles)
+        self.angles = check_angles(angles)
         self.event_shape = (1, *shape)
         self.measurement_shape = (1, self.angles.numel(), *rows_columns)
         # diffct follows a ray up to its bin: k times as far, and as large, a detector has the same

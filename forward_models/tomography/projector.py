@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..checks import check_finite, check_number, check_positive, check_shape
+from ..checks import check_number, check_positive, check_shape
 from ..linear import LinearOperator
 from .grid import Grid
 from .rays import Rays, system_matrix
+from .scan import check_angles
 from .sparse import SparseMatrix
 from .sparse_cache import cache_folder, content_key, load_matrix, save_matrix
 
@@ -61,12 +62,7 @@ class Projector(LinearOperator):
         cache: bool | str | Path,
     ) -> None:
         self.grid = grid
-        self.angles = torch.as_tensor(angles, dtype=torch.float64).detach().clone().cpu()
-        if self.angles.ndim != 1 or self.angles.numel() == 0:
-            raise ValueError(
-                f"angles must be a list of degrees, got the shape {tuple(self.angles.shape)}"
-            )
-        check_finite("angles", self.angles)
+        self.angles = check_angles(angles)
         (self.detectors,) = check_shape("detectors", (detectors,))
         self.detector_spacing = check_positive("detector_spacing", detector_spacing)
         self.detector_axis = check_number("detector_axis", detector_axis)

@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from ..checks import check_finite
+
+
+def check_angles(angles: Sequence[float] | Tensor) -> Tensor:
+    """Angles of views in degrees as (A,) float64 on the CPU; raise ValueError for anything else."""
+    views = torch.as_tensor(angles, dtype=torch.float64).detach().clone().cpu()
+    if views.ndim != 1 or views.numel() == 0:
+        raise ValueError(f"angles must be a list of degrees, got the shape {tuple(views.shape)}")
+    check_finite("angles", views)
+    return views
 
 
 def view_shares(angles: Tensor, period: float) -> Tensor:
