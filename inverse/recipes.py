@@ -10,8 +10,8 @@ from torch import Tensor
 
 from forward_models import ForwardModel, Identity, Inpainting, LinearGaussian, TimeDependent
 from priors import VP, Empirical, Gaussian, Prior, geometric
-from priors.covariance import Diagonal
-from priors.linear_gaussian import LIMIT
+from priors.analytic.covariance import Diagonal
+from priors.analytic.linear_gaussian import LIMIT
 from priors.prior import event_size
 
 from .likelihoods import (

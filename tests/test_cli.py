@@ -280,18 +280,19 @@ class TestTrain:
         assert cli.main([*argv, str(tmp_path / "a")]) == 0
 
         from priors import training
+        from priors.training import loop
 
-        save, whole = training._save, training.train
+        save, whole = loop._save, training.train
 
         def interrupted(*args, **kwargs):
             save(*args, **kwargs)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(training, "_save", interrupted)
+        monkeypatch.setattr(loop, "_save", interrupted)
         monkeypatch.setattr(training, "train", lambda *a: whole(*a, save_every=2))
         assert cli.main([*argv, str(tmp_path / "b")]) == 130
         assert names(tmp_path / "b") == {".state"}
-        monkeypatch.setattr(training, "_save", save)
+        monkeypatch.setattr(loop, "_save", save)
         assert cli.main([*argv, str(tmp_path / "b")]) == 0
         weights = "unet/diffusion_pytorch_model.safetensors"
         first, second = ((tmp_path / f / weights).read_bytes() for f in ("a", "b"))

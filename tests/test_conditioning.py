@@ -238,7 +238,7 @@ def test_the_toolkits_own_forward_models():
 
 
 def test_a_data_set_under_a_nonlinear_model(monkeypatch):
-    monkeypatch.setattr("priors.empirical._CHUNK", 4)
+    monkeypatch.setattr("priors.analytic.empirical._CHUNK", 4)
     atoms, weights = normal(9, 2), positive(9) / positive(9).sum()
     y = torch.tensor(1.2).double()
     prior = Empirical(atoms, weights)
@@ -296,7 +296,7 @@ def test_refusals(monkeypatch):
             prior.condition(linear(torch.ones(2, 3).double(), prior, 0.0), y)
     with pytest.raises(TypeError, match="needs a forward model with log_likelihood"):
         Empirical(normal(2, 3)).condition(object(), y)
-    monkeypatch.setattr("priors.linear_gaussian.LIMIT", 8)
+    monkeypatch.setattr("priors.analytic.linear_gaussian.LIMIT", 8)
     with pytest.raises(ValueError, match="method='mmps'"):
         prior.condition(good, y)
 

@@ -21,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import priors
-from priors import NetworkPrior, pretrained, safe_files
-from priors.diffusers_schedulers import TABLE_SCHEDULERS, noise_law
+from priors import NetworkPrior, pretrained
 from priors.network import SpaceToDepth
+from priors.pretrained import loading, safe_files
+from priors.pretrained.diffusers_schedulers import TABLE_SCHEDULERS, noise_law
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -610,7 +611,7 @@ def test_save_refuses_networks_it_cannot_describe(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_bundled_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "BUNDLED", folder.parent)
+    monkeypatch.setattr(loading, "BUNDLED", folder.parent)
     assert pretrained.bundled_names() == ["ddpm"]
     assert priors.load("ddpm").event_shape == (3, 8, 8)
     with pytest.raises(
@@ -831,7 +832,7 @@ def test_devices(folder: Path) -> None:
 
 def test_importing_does_not_import_diffusers() -> None:
     code = "import sys, priors.pretrained; sys.exit('diffusers' in sys.modules)"
-    root = Path(pretrained.__file__).parents[1]
+    root = Path(pretrained.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 

@@ -24,7 +24,7 @@ from prior_cases import (
 )
 
 from priors import Circulant, Empirical, FactorAnalysis, Gaussian, LowRank, Mixture
-from priors.covariance import Dense, Diagonal
+from priors.analytic.covariance import Dense, Diagonal
 
 LEVELS = (0.05, 0.7, 20.0)
 
@@ -349,7 +349,7 @@ def test_a_data_set_in_pieces_is_the_same(monkeypatch):
     data = normal(29, 3)
     x = noisy(Empirical(data), 0.5)
     whole = Empirical(data)
-    monkeypatch.setattr("priors.empirical._CHUNK", 12)
+    monkeypatch.setattr("priors.analytic.empirical._CHUNK", 12)
     parts = Empirical(data)
     close(parts.denoise(x, 0.5), whole.denoise(x, 0.5), 1e-12)
     close(parts.log_density(x, 0.5), whole.log_density(x, 0.5), 1e-12)

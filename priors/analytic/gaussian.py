@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ..prior import CovarianceProduct, Prior
 from .covariance import Covariance, Diagonal, as_covariance, noise_range, shrinkage
 from .linear_gaussian import condition, log_evidence, mask_of, read_mask, read_model
 from .parameters import (
@@ -22,7 +23,6 @@ from .parameters import (
     private_generator,
     unit_noise,
 )
-from .prior import CovarianceProduct, Prior
 
 
 @final

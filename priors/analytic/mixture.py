@@ -15,6 +15,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ..prior import CovarianceProduct, Prior
 from .covariance import Covariance, Dense, check_nonnegative, eigendecomposition, noise_range
 from .linear_gaussian import condition, log_evidence, read_model
 from .parameters import (
@@ -25,7 +26,6 @@ from .parameters import (
     private_generator,
     unit_noise,
 )
-from .prior import CovarianceProduct, Prior
 from .structured import LowRank
 
 

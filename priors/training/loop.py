@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .network import NetworkPrior, SpaceToDepth
+from ..network import NetworkPrior, SpaceToDepth
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Priors from folders: the bundled ones, and diffusers pipelines of a UNet2DModel.
 
 A folder holds a network, and a scheduler that says what the network's output means; the table of
-`priors.diffusers_schedulers` states which denoiser each becomes. Nothing in a folder is executed:
-JSON and safetensors are read, pickles never are.
+`diffusers_schedulers` states which denoiser each becomes. Nothing in a folder is executed: JSON and
+safetensors are read, pickles never are.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..network import NetworkPrior, SpaceToDepth
 from .diffusers_folder import check_facts, read_folder, refuse_pickles, write_folder
 from .diffusers_network import UNet, check_label, empty_unet, event_shape_of, fill
 from .diffusers_schedulers import SCHEDULERS, noise_law
 from .diffusers_settings import quiet
-from .network import NetworkPrior, SpaceToDepth
 
 __all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load", "save"]
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parent.parent / "bundled"
 
 
 def bundled_names() -> list[str]:

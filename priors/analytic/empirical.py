@@ -15,10 +15,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ..prior import CovarianceProduct, Prior
 from .covariance import noise_range
 from .mixture import check_weights
 from .parameters import check_count, private_generator
-from .prior import CovarianceProduct, Prior
 
 _CHUNK = 2**22
 

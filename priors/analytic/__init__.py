@@ -1,0 +1,17 @@
+"""Priors known in closed form: exact denoiser, score, covariance and density at every level."""
+
+from .covariance import Covariance
+from .empirical import Empirical
+from .gaussian import Gaussian
+from .mixture import Mixture
+from .structured import Circulant, FactorAnalysis, LowRank
+
+__all__ = [
+    "Circulant",
+    "Covariance",
+    "Empirical",
+    "FactorAnalysis",
+    "Gaussian",
+    "LowRank",
+    "Mixture",
+]

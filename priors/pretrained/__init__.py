@@ -1,0 +1,5 @@
+"""Priors from files: networks that others have trained, and the bundled ones."""
+
+from .loading import BUNDLED, SCHEDULERS, bundled_names, load, save
+
+__all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load", "save"]
