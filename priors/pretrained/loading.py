@@ -8,21 +8,19 @@ safetensors are read, pickles never are.
 from __future__ import annotations
 
 import difflib
-import math
 import os
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..network import NetworkPrior, SpaceToDepth
-from .diffusers_folder import check_facts, read_folder, refuse_pickles, write_folder
+from .diffusers_folder import read_folder, refuse_pickles
 from .diffusers_network import UNet, check_label, empty_unet, event_shape_of, fill
 from .diffusers_schedulers import SCHEDULERS, noise_law
-from .diffusers_settings import quiet
+from .ranges import pair, rescaled
 
-__all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load", "save"]
+__all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load"]
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
 
@@ -81,7 +79,7 @@ def load(
     law.check_embedding(config["time_embedding_type"])
     check_label(config, class_label)
     shape = event_shape_of(config, facts, event_shape)
-    network_range = _pair("network_range", facts.get("network_range", law.network_range))
+    network_range = pair("network_range", facts.get("network_range", law.network_range))
     folder.check_weights()
     fill(unet, folder.weights, _device(device), dtype, max_parameters)
     network: nn.Module = UNet(unet, class_label)
@@ -89,15 +87,15 @@ def load(
         network = SpaceToDepth(network, patch)
 
     # prior.json states its levels in its own data units; the scheduler in network units.
-    own_range = _pair("data_range", facts.get("data_range", network_range))
-    images = own_range if data_range is None else _pair("data_range", data_range)
+    own_range = pair("data_range", facts.get("data_range", network_range))
+    images = own_range if data_range is None else pair("data_range", data_range)
     if sigma_range is not None:
-        levels = _pair("sigma_range", sigma_range, positive=True)
+        levels = pair("sigma_range", sigma_range, positive=True)
     elif "sigma_range" in facts:
-        levels = _pair("sigma_range", facts["sigma_range"], positive=True)
-        levels = _rescaled(levels, own_range, images)
+        levels = pair("sigma_range", facts["sigma_range"], positive=True)
+        levels = rescaled(levels, own_range, images)
     else:
-        levels = _rescaled(law.sigma_range, network_range, images)
+        levels = rescaled(law.sigma_range, network_range, images)
     return NetworkPrior(
         network.eval().requires_grad_(False),
         law.parametrization,
@@ -111,86 +109,6 @@ def load(
         any_size=facts["any_size"],
         stride=facts["stride"],
     )
-
-
-def save(
-    unet: nn.Module,
-    folder: str | os.PathLike[str],
-    *,
-    event_shape: tuple[int, ...],
-    data_range: tuple[float, float],
-    sigma_range: tuple[float, float],
-    sigma_data: float,
-    network_range: tuple[float, float] = (-1.0, 1.0),
-    patch: int = 1,
-    any_size: bool = False,
-    stride: int = 1,
-    name: str | None = None,
-) -> None:
-    """Write a UNet2DModel trained in the EDM parametrisation as a folder for `load`.
-
-    diffusers reads it too: DiffusionPipeline.from_pretrained(folder) samples from it where patch
-    is 1 and network_range (-1, 1), and UNet2DModel.from_pretrained(folder, subfolder="unet") and
-    EDMEulerScheduler.from_pretrained(folder, subfolder="scheduler") always give its parts.
-    prior.json keeps what diffusers has no place for, and the weights' SHA-256. All files are
-    complete before the first takes its name. An earlier model_index.json goes before any other
-    file changes, and the new one comes last: `load` refuses a folder whose save was cut short.
-
-    Args:
-        unet: the diffusers UNet2DModel itself, without any wrapper, with `event_shape`'s channels
-            times patch^2 going in and coming out.
-        folder: written into, made where missing; other files there stay.
-        event_shape: (C, H, W) of one image.
-        data_range: what the user's images span.
-        sigma_range: noise levels the network has learned, in data units.
-        sigma_data: standard deviation of the data, in network units.
-        network_range: what data_range becomes at the network's input.
-        patch: side of the blocks folded into channels by SpaceToDepth; 1 for none.
-        any_size: whether other heights and widths, multiples of stride, may be denoised.
-        stride: see any_size; a multiple of patch times the network's own downsampling.
-        name: what to call it.
-    Raises:
-        TypeError: unet is not a UNet2DModel.
-        ValueError: settings that the network cannot serve.
-    """
-    with quiet():
-        from diffusers import EDMEulerScheduler, UNet2DModel
-    if not isinstance(unet, UNet2DModel):
-        raise TypeError(f"unet must be a diffusers UNet2DModel, got {type(unet).__name__}")
-    model: Any = unet  # diffusers has no types
-    config = dict(model.config)
-    images = _pair("data_range", data_range)
-    network = _pair("network_range", network_range)
-    levels = _pair("sigma_range", sigma_range, positive=True)
-    if not 0 < sigma_data < math.inf:
-        raise ValueError(f"sigma_data must be positive and finite, got {sigma_data}")
-    facts: dict[str, Any] = {
-        "format": 1,
-        "event_shape": [int(n) for n in event_shape],
-        "data_range": list(images),
-        "network_range": list(network),
-        "sigma_range": list(levels),
-        "any_size": bool(any_size),
-        "stride": int(stride),
-        "patch": int(patch),
-    }
-    if name is not None:
-        facts["name"] = name
-    check_facts(facts)
-    event_shape_of(config, facts, None)
-    if config["time_embedding_type"] != "positional":
-        raise ValueError(
-            "a network whose time is log(sigma) / 4 needs time_embedding_type 'positional', got "
-            f"{config['time_embedding_type']!r}"
-        )
-    if config["out_channels"] != config["in_channels"]:
-        raise ValueError(
-            f"the network must give as many channels as it takes, got "
-            f"{config['in_channels']} in and {config['out_channels']} out"
-        )
-    low, high = _rescaled(levels, images, network)
-    scheduler = EDMEulerScheduler(sigma_min=low, sigma_max=high, sigma_data=float(sigma_data))
-    write_folder(Path(folder), model, scheduler, facts)
 
 
 def _find(source: str | os.PathLike[str]) -> Path:
@@ -215,25 +133,6 @@ def _find(source: str | os.PathLike[str]) -> Path:
     raise FileNotFoundError(
         f"no folder {source!s:.200}; hub names are not downloaded: pass the path of a folder"
     )
-
-
-def _pair(name: str, value: Any, positive: bool = False) -> tuple[float, float]:
-    try:
-        low, high = (float(v) for v in value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be two numbers (low, high), got {value!r:.80}") from error
-    if not -math.inf < low < high < math.inf or (positive and low <= 0):
-        need = "0 < low < high" if positive else "low < high"
-        raise ValueError(f"{name} must be (low, high) with {need}, finite, got {(low, high)}")
-    return low, high
-
-
-def _rescaled(
-    levels: tuple[float, float], units: tuple[float, float], wanted: tuple[float, float]
-) -> tuple[float, float]:
-    """Noise levels in the units of one image range, in those of another."""
-    ratio = (wanted[1] - wanted[0]) / (units[1] - units[0])
-    return levels[0] * ratio, levels[1] * ratio
 
 
 def _device(device: torch.device | str | None) -> torch.device:
