@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     from . import commands, training_command
 
+    if args.command == "train":
+        training_command.settle(args)
     if args.command != "methods":
         _check(args)
     run = {
@@ -200,27 +202,32 @@ def _add_measurement(one: argparse.ArgumentParser) -> None:
 
 
 def _add_training(one: argparse.ArgumentParser) -> None:
-    one.add_argument("--data", type=Path, required=True, metavar="FILE|FOLDER", help=".npy or .npz "
-                     "of (N, H, W) or (N, C, H, W), or a folder of images")  # fmt: skip
-    one.add_argument("--key", help="which array of an .npz, e.g. x_train")
-    one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where the prior "
-                     "goes; an interrupted run goes on from its .state")  # fmt: skip
+    one.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file")
+    one.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes of the recipe, such "
+                     "as data.path=images steps=4000")  # fmt: skip
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="where the prior goes, by default "
+                     "the recipe's name; an interrupted run goes on from its .state")  # fmt: skip
     one.add_argument("--force", action="store_true", help="replace a prior that is there")
-    one.add_argument("--crop", "--image-size", type=int, metavar="PIXELS", help="train on random "
-                     "squares of this side; by default on whole images")  # fmt: skip
-    one.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
-                     "values span; needed for floats (0 1; CT -1024 3072)")  # fmt: skip
+    one.add_argument("--threads", type=int)
+    group = one.add_argument_group("in place of a recipe")
+    group.add_argument("--data", type=Path, metavar="FILE|FOLDER", help=".npy or .npz of (N, H, W) "
+                       "or (N, C, H, W), or a folder of images")  # fmt: skip
+    group.add_argument("--key", help="which array of an .npz, e.g. x_train")
+    group.add_argument("--crop", "--image-size", type=int, metavar="PIXELS", help="train on random "
+                       "squares of this side; by default on whole images")  # fmt: skip
+    group.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
+                       "values span; needed for floats (0 1; CT -1024 3072)")  # fmt: skip
     for name, kind, default in (
         ("--steps", int, 2000), ("--batch", int, 32), ("--lr", float, 1e-3), ("--seed", int, 0),
         ("--layers", int, 1), ("--patch", int, 1),
     ):  # fmt: skip
-        one.add_argument(name, type=kind, default=default, help=f"({default})")
-    one.add_argument("--threads", type=int)
-    one.add_argument("--widths", type=int, nargs="+", default=[32, 64, 128], help="channels at "
-                     "each resolution, multiples of 16 (32 64 128)")  # fmt: skip
-    one.add_argument("--rotate", action="store_true", help="also turned by 90 degrees and mirrored")
-    one.add_argument("--flip", action="store_true", help="also mirrored left-right")
-    one.add_argument("--zoom", type=float, nargs=2, default=(1.0, 1.0), metavar=("LO", "HI"))
+        group.add_argument(name, type=kind, help=f"({default})")
+    group.add_argument("--widths", type=int, nargs="+", help="channels at each resolution, "
+                       "multiples of 16 (32 64 128)")  # fmt: skip
+    group.add_argument("--rotate", action="store_const", const=True, help="also turned by 90 "
+                       "degrees and mirrored")  # fmt: skip
+    group.add_argument("--flip", action="store_const", const=True, help="also mirrored left-right")
+    group.add_argument("--zoom", type=float, nargs=2, metavar=("LO", "HI"))
 
 
 if __name__ == "__main__":

@@ -1,138 +1,237 @@
-"""What the command train does: images from files, a prior trained on them, its held-out error."""
+"""What the command train does: a recipe or a few options, a run shown as it goes, a prior."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
+import platform
 import shutil
+import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import priors
-from priors import training
+from priors import Prior, training
+from priors.training import recipe as parts
 
-from .commands import progress
-from .io import SUFFIXES, read_array, read_image
+from .io import write_bytes
 from .measurement import centre
+from .training_data import read_data
 
-Span = tuple[float, float]
+
+def settle(args: Namespace) -> None:
+    """Put the recipe into args, from its file or from the short form's options."""
+    if args.recipe is not None:
+        options = [f"--{o.replace('_', '-')}" for o in SHORT if getattr(args, o) is not None]
+        if options:
+            raise ValueError(
+                f"{', '.join(options)}: options of the short form do not go with a recipe; write "
+                "section.key=value after its name"
+            )
+        args.recipe = training.read_recipe(Path(args.recipe), args.changes)
+        args.out = args.out or Path(args.recipe.name or "prior")
+    else:
+        if args.data is None or args.out is None:
+            raise ValueError("train needs a recipe, or --data and --out; see inverse train --help")
+        args.recipe = _short(args)
+    args.seed = args.recipe.seed
+
+
+SHORT = ("data", "key", "crop", "data_range", "steps", "batch", "lr", "seed", "layers", "patch",
+         "widths", "rotate", "flip", "zoom")  # fmt: skip
+"""Options that make up a recipe of their own."""
+
+
+def _short(args: Namespace) -> training.Recipe:
+    given = {o: getattr(args, o) for o in SHORT if getattr(args, o) is not None}
+
+    def pick(**names: str) -> dict[str, Any]:
+        """Settings by their names in the recipe, from options that were given."""
+        chosen = {k: given[o] for k, o in names.items() if o in given}
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in chosen.items()}
+
+    return training.Recipe(
+        parts.Data(str(args.data), **pick(key="key", range="data_range")),
+        given.get("steps", 2000),
+        **pick(batch="batch", seed="seed"),
+        network=parts.Network(**pick(widths="widths", layers="layers", patch="patch")),
+        optimizer=training.Optimizer(**pick(learning_rate="lr")),
+        augmentation=training.Augmentation(
+            **pick(crop="crop", zoom="zoom", flip="flip", rotate="rotate")
+        ),
+    )
 
 
 def train_prior(args: Namespace) -> None:
-    """Train, save, and print the error on images kept out of the training."""
+    """Train, save, and print the errors on held-out images and on training images."""
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    images, (low, high) = _read_images(args)
-    to_network = 2 / (high - low)
-    generator = torch.Generator().manual_seed(args.seed)
-    order = torch.randperm(len(images), generator=generator).tolist()
-    # A tenth is kept out to judge by, at most 64; a single image has to do both.
-    count = min(len(images) // 10 or int(len(images) > 1), 64)
-    held, chosen = order[:count] or order, order[count:]
-    scaled = [(images[i] - low) * to_network - 1 for i in chosen]
-    zoom = (args.zoom[0], args.zoom[1])
-    views = training.Images(scaled, training.Augmentation(args.crop, zoom, args.flip, args.rotate))
-    data_std = float(torch.cat([im.flatten() for im in scaled]).std())
-    recipe = training.Recipe(
-        args.steps, args.batch, args.lr, seed=args.seed, sigma_data=round(max(data_std, 0.05), 3)
+    recipe: training.Recipe = args.recipe
+    group = training.Processes.from_environment()
+    images, held, span = read_data(recipe.data, recipe.seed)
+    run = training.PriorTraining(recipe, images, span, _device(group), group)
+    state = args.out / ".state"
+    if (state / "state.safetensors").exists() and group.rank == 0:
+        print(f"going on from the state in {state}", flush=True)
+    watch = _Watch(args.out, run)
+    try:
+        run.run(state, watch.see)
+    finally:
+        watch.close()
+    if group.rank == 0:
+        _finish(args.out, run, images, held, watch.seconds)
+        shutil.rmtree(state, ignore_errors=True)
+        print(f"the prior is in {args.out}; use it with --prior {args.out}")
+    group.wait()
+
+
+def _device(group: training.Processes) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+class _Watch:
+    """Progress on the terminal (a line a minute where there is none), and pictures of samples."""
+
+    def __init__(self, out: Path, run: training.PriorTraining) -> None:
+        self.out, self.run, self.seconds = out, run, 0.0
+        self.shown = run.processes.rank == 0
+        self.bar: Any = None
+        self.said = self.start = time.monotonic()
+        self.first = 0
+
+    def see(self, step: training.Step) -> None:
+        self.seconds = step.seconds
+        if not self.shown:
+            return
+        if self.bar is None:
+            self.first = step.step - 1
+            self.bar = tqdm(
+                total=step.steps, initial=self.first, desc="training", leave=False,
+                disable=not sys.stderr.isatty(),
+            )  # fmt: skip
+        self.bar.set_postfix(loss=f"{step.smooth:.4f}", refresh=False)
+        self.bar.update(1)
+        now = time.monotonic()
+        if self.bar.disable and now - self.said > 60:
+            self.said = now
+            pace = (now - self.start) / (step.step - self.first)
+            print(f"step {step.step} of {step.steps}, loss {step.smooth:.4f}, about "
+                  f"{pace * (step.steps - step.step) / 60:.0f} min left", file=sys.stderr,
+                  flush=True)  # fmt: skip
+        every = self.run.recipe.monitor.samples
+        if every and (step.step % every == 0 or step.step == step.steps):
+            with step.averaged():
+                self._picture(step.step)
+
+    def _picture(self, step: int) -> None:
+        from .sampling import sample
+
+        plan = self.run.recipe.monitor
+        prior = self.run.prior(self.run.data_range)
+        drawn = sample(prior, plan.count, steps=plan.sample_steps, seed=0)
+        folder = self.out / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(folder / f"step-{step:06d}.png", _grid(drawn.x, self.run.data_range))
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _grid(x: Tensor, span: tuple[float, float]) -> bytes:
+    """Images (B, C, H, W) side by side in a square, as a PNG."""
+    import io
+
+    from PIL import Image
+
+    columns = math.ceil(len(x) ** 0.5)
+    rows = math.ceil(len(x) / columns)
+    _, channels, height, width = x.shape
+    whole = torch.zeros(rows * columns, channels, height, width)
+    whole[: len(x)] = ((x.cpu() - span[0]) / (span[1] - span[0])).clamp(0, 1)
+    tiled = whole.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    pixels = (tiled.reshape(rows * height, columns * width, channels) * 255).round().byte().numpy()
+    shown = pixels if channels == 3 else pixels[:, :, 0]
+    buffer = io.BytesIO()
+    Image.fromarray(shown).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _finish(
+    out: Path, run: training.PriorTraining, images: list[Tensor], held: list[Tensor], seconds: float
+) -> None:
+    """Write the folder, and report the errors of what was written."""
+    write_bytes(out / "recipe.yaml", training.recipe_text(run.recipe).encode())
+    run.save(out)
+    prior = priors.load(out)
+    levels = [s * run.unit for s in run.recipe.output.errors]
+    table = {"training": _errors(prior, images, levels, run.recipe)}
+    if held:
+        table["held-out"] = _errors(prior, held, levels, run.recipe)
+    facts = _facts(run, seconds, len(held))
+    facts["errors"] = [
+        {"sigma": s, **{name: e[i] for name, e in table.items()}} for i, s in enumerate(levels)
+    ]
+    write_bytes(out / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+    counts = {"training": len(images), "held-out": len(held)}
+    shown = [f"{min(counts[n], run.recipe.output.judged)} {n} images" for n in table]
+    print("root mean square error of the denoised image")
+    print("noise level" + "".join(f"{name:>26}" for name in shown))
+    for i, sigma in enumerate(levels):
+        print(f"{sigma:11.4g}" + "".join(f"{e[i]:26.4g}" for e in table.values()))
+    if not all(math.isfinite(e) for values in table.values() for e in values):
+        raise FloatingPointError("the trained prior's errors are not finite; lower the rate")
+
+
+def _errors(
+    prior: Prior, images: list[Tensor], levels: list[float], recipe: training.Recipe
+) -> list[float]:
+    count = recipe.output.judged
+    # Spread over the whole set, which may be sorted.
+    chosen = [images[i * len(images) // count] for i in range(count)]
+    chosen = images if len(images) <= count else chosen
+    _, height, width = prior.event_shape
+    return training.denoising_error(
+        prior, torch.stack([centre(image, height, width) for image in chosen]), levels
     )
-    torch.manual_seed(args.seed)
-    network = training.unet(views.event_shape, args.widths, args.layers, args.patch)
-    state = _claim_state(args, views, scaled)
-    if (state / "state.safetensors").exists():
-        print(f"going on from the state in {state}")
-    with progress("training") as show:
-        network = training.train(
-            network, views, recipe, state, lambda step, _: show(step, args.steps)
-        )
-    unit = 1 / to_network
-    inner: Any = network.network if args.patch > 1 else network
-    priors.save(
-        inner, args.out, event_shape=views.event_shape, data_range=(low, high),
-        sigma_range=(recipe.sigma_range[0] * unit, recipe.sigma_range[1] * unit),
-        sigma_data=recipe.sigma_data, patch=args.patch, any_size=True,
-        stride=args.patch * 2 ** (len(args.widths) - 1),
-    )  # fmt: skip
-    _, height, width = views.event_shape
-    judged = torch.stack([centre(images[i], height, width) for i in held])
-    _print_errors(args.out, judged, unit, "held-out" if count else "training")
-    shutil.rmtree(state, ignore_errors=True)
-    print(f"the prior is in {args.out}; use it with --prior {args.out}")
 
 
-def _claim_state(args: Namespace, views: training.Images, scaled: list[Tensor]) -> Path:
-    """The folder of the run's state, unless it is of a run on other data or settings."""
-    digest = hashlib.sha256()
-    for image in scaled:
-        digest.update(image.numpy().tobytes())
-    settings = [args.widths, args.layers, args.patch, repr(views.augmentation), digest.hexdigest()]
-    state: Path = args.out / ".state"
-    state.mkdir(parents=True, exist_ok=True)
-    note = state / "settings.json"
-    if note.exists() and json.loads(note.read_text()) != settings:
-        raise ValueError(
-            f"{state}: holds a run on other data or settings; delete it to start again"
-        )
-    note.write_text(json.dumps(settings))
-    return state
+def _facts(run: training.PriorTraining, seconds: float, held: int) -> dict[str, Any]:
+    from importlib.metadata import version
+
+    cuda = run.device.type == "cuda"
+    return {
+        "seed": run.recipe.seed,
+        "steps": run.recipe.steps,
+        "seconds": round(seconds, 1),
+        "sigma_data": run.sigma_data,
+        "parameters": sum(p.numel() for p in run.network.parameters()),
+        "images": {
+            "training": len(run.images), "held_out": held, "training_sha256": run.digest(),
+        },
+        "processes": run.processes.size,
+        "threads": torch.get_num_threads(),
+        "hardware": torch.cuda.get_device_name() if cuda else _processor(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "diffusers", "numpy")},
+        },
+    }  # fmt: skip
 
 
-def _print_errors(folder: Path, judged: Tensor, unit: float, which: str) -> None:
-    sigmas = [s * unit for s in (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)]
-    errors = training.heldout_error(priors.load(folder), judged, sigmas)
-    print("noise level   error of the denoised image (root mean square, "
-          f"{len(judged)} {which} images)")  # fmt: skip
-    print("\n".join(f"{s:11.4g}   {e:.4g}" for s, e in zip(sigmas, errors, strict=True)))
-    if not all(math.isfinite(e) for e in errors):
-        raise FloatingPointError("the trained prior's errors are not finite; lower --lr")
-
-
-def _read_images(args: Namespace) -> tuple[list[Tensor], Span]:
-    """Images (C, H, W) in data units, and the range they span."""
-    path: Path = args.data
-    images, span = _from_folder(path) if path.is_dir() else _from_array(path, args.key)
-    if args.data_range is not None:
-        span = (args.data_range[0], args.data_range[1])
-    if span is None:
-        raise ValueError(f"{path}: holds floats of unknown range; state it with --data-range")
-    if not span[0] < span[1]:
-        raise ValueError(f"--data-range {span[0]:g} {span[1]:g}: must increase; swap them")
-    least = min(float(image.min()) for image in images)
-    most = max(float(image.max()) for image in images)
-    if not (span[0] <= least and most <= span[1]):
-        raise ValueError(
-            f"{path}: spans [{least:g}, {most:g}], beyond [{span[0]:g}, {span[1]:g}]; widen "
-            "--data-range"
-        )
-    return images, span
-
-
-def _from_folder(path: Path) -> tuple[list[Tensor], Span | None]:
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not files:
-        raise ValueError(f"{path}: holds no images ({', '.join(SUFFIXES)}); name another folder")
-    read = [read_image(p) for p in files]
-    units = {image.units for image in read}
-    if len(units) > 1:
-        raise ValueError(f"{path}: mixes images in {', '.join(sorted(units))}; separate them")
-    spans = {"intensity": (0.0, 1.0), "hounsfield": (-1024.0, 3072.0)}
-    return [image.data for image in read], spans.get(units.pop())
-
-
-def _from_array(path: Path, key: str | None) -> tuple[list[Tensor], Span | None]:
-    array = read_array(path, 2**30, key)
-    if array.ndim not in (3, 4) or array.dtype.kind not in "fu":
-        raise ValueError(
-            f"{path}: holds {array.dtype} of shape {array.shape}; expected floats or uint8 of "
-            "shape (N, H, W) or (N, C, H, W)"
-        )
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        raise ValueError(f"{path}: holds {array.dtype}; convert it to floats or uint8")
-    whole = torch.from_numpy(array).float() / (255 if array.dtype.kind == "u" else 1)
-    images = list(whole if whole.ndim == 4 else whole[:, None])
-    return images, (0.0, 1.0) if array.dtype.kind == "u" else None
+def _processor() -> str:
+    """The CPU's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

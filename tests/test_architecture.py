@@ -14,6 +14,7 @@ PACKAGES = ("priors", "forward_models", "inverse")
 OUTER_ROOMS = (
     "inverse.io", "inverse.dicom", "inverse.figures", "inverse.classical", "inverse.demo",
     "inverse.cli", "inverse.commands", "inverse.measurement", "inverse.training_command",
+    "inverse.training_data",
 )  # fmt: skip
 LAZY = (
     "diffusers",
@@ -25,6 +26,7 @@ LAZY = (
     "pydicom",
     "finufft",
     "diffct",
+    "yaml",
 )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -279,20 +280,19 @@ class TestTrain:
         argv += ["--steps", "4", "--batch", "2", "--widths", "16", "--out"]
         assert cli.main([*argv, str(tmp_path / "a")]) == 0
 
-        from priors import training
         from priors.training import loop
 
-        save, whole = loop._save, training.train
+        save = loop.Checkpoint.save
 
-        def interrupted(*args, **kwargs):
-            save(*args, **kwargs)
-            raise KeyboardInterrupt
+        def interrupted(self, *args):
+            save(self, *args)
+            signal.raise_signal(signal.SIGINT)
 
-        monkeypatch.setattr(loop, "_save", interrupted)
-        monkeypatch.setattr(training, "train", lambda *a: whole(*a, save_every=2))
+        monkeypatch.setattr(loop.Checkpoint, "due", lambda self, step, steps: step == 2)
+        monkeypatch.setattr(loop.Checkpoint, "save", interrupted)
         assert cli.main([*argv, str(tmp_path / "b")]) == 130
         assert names(tmp_path / "b") == {".state"}
-        monkeypatch.setattr(loop, "_save", save)
+        monkeypatch.undo()
         assert cli.main([*argv, str(tmp_path / "b")]) == 0
         weights = "unet/diffusion_pytorch_model.safetensors"
         first, second = ((tmp_path / f / weights).read_bytes() for f in ("a", "b"))

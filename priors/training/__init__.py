@@ -1,6 +1,11 @@
-"""Train a prior once: views of images, recipes, the loop, and errors on held-out images."""
+"""Train a prior once: recipes, views of images, objectives, the loop, and denoising errors."""
 
-from .loop import Augmentation, Images, Recipe, denoising_loss, heldout_error, train, unet
+from .checkpoint import Checkpoint
+from .errors import denoising_error
+from .fit import PriorTraining
+from .images import Augmentation, Images
+from .loop import Optimizer, Step, train
+from .networks import unet
 from .noise_levels import Geometric, LogNormal, NoiseLevels, UniformTime
 from .objectives import (
     DenoisingScoreMatching,
@@ -9,9 +14,13 @@ from .objectives import (
     SlicedScoreMatching,
     fisher_divergence,
 )
+from .processes import Processes
+from .recipe import Recipe
+from .recipe_file import read_recipe, recipe_text
 
 __all__ = [
     "Augmentation",
+    "Checkpoint",
     "DenoisingScoreMatching",
     "ExactScoreMatching",
     "Geometric",
@@ -19,12 +28,17 @@ __all__ = [
     "LogNormal",
     "NoiseLevels",
     "Objective",
+    "Optimizer",
+    "PriorTraining",
+    "Processes",
     "Recipe",
     "SlicedScoreMatching",
+    "Step",
     "UniformTime",
-    "denoising_loss",
+    "denoising_error",
     "fisher_divergence",
-    "heldout_error",
+    "read_recipe",
+    "recipe_text",
     "train",
     "unet",
 ]

@@ -1,0 +1,122 @@
+"""The state of a training run in one file, from which it goes on bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+_FILE = "state.safetensors"
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class Checkpoint:
+    """Where a run keeps its weights, their average and the optimiser's moments.
+
+    Args:
+        folder: made where missing. The file in it is replaced whole, so that a run cut short
+            leaves the state of an earlier step.
+        settings: all that decides the run; a state of other settings is refused.
+        every: steps between two states; the last step is always kept.
+
+    Nothing in the file can run code.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], settings: dict[str, Any], every: int = 500
+    ) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1 step, got {every}")
+        self.folder, self.every = Path(folder), every
+        self.settings = json.dumps(settings, sort_keys=True)
+
+    @property
+    def exists(self) -> bool:
+        return (self.folder / _FILE).exists()
+
+    def due(self, step: int, steps: int) -> bool:
+        return step % self.every == 0 or step == steps
+
+    def save(
+        self,
+        network: nn.Module,
+        average: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        progress: dict[str, float],
+    ) -> None:
+        """Write the state; `progress` is what else the loop has to remember."""
+        tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in average.items()}
+        for name, parameter in network.named_parameters():
+            state = optimizer.state[parameter]
+            for key in _MOMENTS:
+                tensors[f"{key}.{name}"] = torch.as_tensor(state[key])
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"state.{os.getpid()}.tmp"
+        try:
+            save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+                temporary,
+                metadata={"settings": self.settings, "progress": json.dumps(progress)},
+            )
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(temporary, self.folder / _FILE)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def restore(
+        self, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> dict[str, float]:
+        """Put the state back in place and return `progress`.
+
+        Raises:
+            ValueError: a corrupt file, or a run of other settings.
+        """
+        path = self.folder / _FILE
+        try:
+            with safe_open(path, "pt") as handle:
+                meta = handle.metadata() or {}
+                tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            progress: dict[str, float] = json.loads(meta["progress"])
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(f"{path} is corrupt; delete it to start again") from error
+        if meta.get("settings") != self.settings:
+            raise ValueError(
+                f"{self.folder} holds a run of other settings: "
+                f"{_difference(meta.get('settings', ''), self.settings)}. Choose another folder, "
+                "or delete that one to start again"
+            )
+        network.load_state_dict({k: tensors[f"network.{k}"] for k in average})
+        for name, value in average.items():
+            value.copy_(tensors[f"average.{name}"])
+        for name, parameter in network.named_parameters():
+            state = {key: tensors[f"{key}.{name}"] for key in _MOMENTS}
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device)
+                for key, value in state.items()
+            }
+        return progress
+
+
+def _difference(theirs: str, ours: str) -> str:
+    """The settings that differ, as 'there a, here b'."""
+    there, here = _flat(json.loads(theirs or "{}")), _flat(json.loads(ours))
+    keys = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
+    parts = [f"{k} was {there.get(k)!r:.60}, is {here.get(k)!r:.60}" for k in keys[:4]]
+    return "; ".join(parts) + (f"; and {len(keys) - 4} more" if len(keys) > 4 else "")
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(values, dict):
+        return {prefix: values}
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return flat

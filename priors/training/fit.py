@@ -1,0 +1,165 @@
+"""A prior trained by a recipe on images, and written as a folder that `priors.load` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..network import NetworkPrior, SpaceToDepth
+from ..pretrained.saving import save
+from .checkpoint import Checkpoint
+from .images import Images
+from .loop import Step, train
+from .networks import unet
+from .noise_levels import LogNormal
+from .objectives import DenoisingScoreMatching
+from .processes import Processes
+from .recipe import Recipe
+
+Span = tuple[float, float]
+
+
+class PriorTraining:
+    """One run: the network, its prior in network units, and what it is trained on.
+
+    Args:
+        recipe: all that decides the run, beside the images.
+        images: (C, H, W) each, data units, to train on.
+        data_range: what they span.
+        device: where the network is.
+        processes: the group that trains together.
+
+    Attributes:
+        network: the network in training.
+        sigma_data: of the recipe, or measured.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        images: Sequence[Tensor],
+        data_range: Span,
+        device: torch.device | str = "cpu",
+        processes: Processes | None = None,
+    ) -> None:
+        self.recipe, self.data_range = recipe, data_range
+        self.processes = processes or Processes()
+        self._part = self.processes.part(recipe.batch)
+        low, high = recipe.denoiser.network_range
+        scale = (high - low) / (data_range[1] - data_range[0])
+        scaled = [(image - data_range[0]) * scale + low for image in images]
+        self.images = Images(scaled, recipe.augmentation, low, high)
+        self.unit = 1 / scale
+        self.sigma_data = recipe.denoiser.sigma_data or _spread(scaled)
+        self.device = torch.device(device)
+        shape, plan = self.images.event_shape, recipe.network
+        self.network = unet(
+            shape, plan.widths, plan.layers, plan.patch, plan.attention, seed=recipe.seed
+        ).to(self.device)
+
+    def prior(self, units: Span | None = None) -> NetworkPrior:
+        """The network, as it is now, as a prior on images of a range; by default network units."""
+        plan = self.recipe.denoiser
+        images = units or plan.network_range
+        unit = (images[1] - images[0]) / (plan.network_range[1] - plan.network_range[0])
+        return NetworkPrior(
+            self.network,
+            plan.parametrization,
+            self.images.event_shape,
+            data_range=images,
+            network_range=plan.network_range,
+            sigma_range=(plan.sigma_range[0] * unit, plan.sigma_range[1] * unit),
+            sigma_data=self.sigma_data,
+            any_size=self.any_size,
+            stride=self.stride,
+        )
+
+    @property
+    def any_size(self) -> bool:
+        return not self.recipe.network.attention
+
+    @property
+    def stride(self) -> int:
+        return self.recipe.network.stride if self.any_size else 1
+
+    def run(
+        self,
+        state: str | os.PathLike[str] | None = None,
+        callback: Callable[[Step], None] | None = None,
+    ) -> NetworkPrior:
+        """Train; the prior with averaged weights, on the data's own units.
+
+        Args:
+            state: folder in which the run's state is kept; a run found there goes on.
+            callback: called after every step.
+        """
+        recipe, prior = self.recipe, self.prior()
+        levels = LogNormal(recipe.levels.mean, recipe.levels.std, recipe.denoiser.sigma_range)
+        objective = DenoisingScoreMatching(recipe.loss.weighting, sigma_data=self.sigma_data)
+
+        def loss(generator: torch.Generator) -> Tensor:
+            x0 = self.images.batch(self._part, generator).to(self.device)
+            sigma = levels.sample(self._part, generator)
+            return objective(prior, x0, sigma, generator).mean()
+
+        checkpoint = None
+        if state is not None:
+            settings = recipe.decisive() | {"data": self.digest(), "sigma_data": self.sigma_data}
+            checkpoint = Checkpoint(state, settings, recipe.monitor.checkpoint)
+        train(
+            self.network,
+            loss,
+            recipe.steps,
+            seed=recipe.seed,
+            optimizer=recipe.optimizer,
+            precision=recipe.precision,
+            checkpoint=checkpoint,
+            callback=callback,
+            processes=self.processes,
+        )
+        self.network.requires_grad_(False)
+        return self.prior(self.data_range)
+
+    def digest(self) -> str:
+        """SHA-256 of the training images."""
+        total = hashlib.sha256()
+        for image in self.images.images:
+            total.update(repr(tuple(image.shape)).encode())
+            total.update(image.contiguous().numpy().tobytes())
+        return total.hexdigest()
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the prior, as the recipe's output says."""
+        recipe, bare = self.recipe, _bare(self.network)
+        low, high = recipe.denoiser.sigma_range
+        save(
+            bare.to(getattr(torch, recipe.output.dtype)),
+            Path(folder),
+            event_shape=recipe.output.event_shape or self.images.event_shape,
+            data_range=self.data_range,
+            network_range=recipe.denoiser.network_range,
+            sigma_range=(low * self.unit, high * self.unit),
+            sigma_data=self.sigma_data,
+            patch=recipe.network.patch,
+            any_size=self.any_size,
+            stride=self.stride,
+            name=recipe.name,
+        )
+
+
+def _bare(network: nn.Module) -> Any:
+    return network.network if isinstance(network, SpaceToDepth) else network
+
+
+def _spread(images: Sequence[Tensor]) -> float:
+    """The standard deviation over all values, to three digits; at least 0.05."""
+    count = sum(image.numel() for image in images)
+    mean = sum(float(image.double().sum()) for image in images) / count
+    square = sum(float((image.double() - mean).square().sum()) for image in images) / count
+    return round(max(square**0.5, 0.05), 3)
