@@ -6,6 +6,7 @@ from .analytic import (
     Empirical,
     FactorAnalysis,
     Gaussian,
+    Kronecker,
     LowRank,
     Mixture,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "FactorAnalysis",
     "Flow",
     "Gaussian",
+    "Kronecker",
     "LowRank",
     "Mixture",
     "NetworkPrior",

@@ -17,6 +17,7 @@ from priors import (
     FactorAnalysis,
     Flow,
     Gaussian,
+    Kronecker,
     LowRank,
     Mixture,
     NetworkPrior,
@@ -30,6 +31,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def positive(*shape: int, seed: int = 0) -> Tensor:
     return 0.2 + normal(*shape, seed=seed) ** 2
+
+
+def _weights(count: int) -> Tensor:
+    raw = positive(count, seed=7)
+    return raw / raw.sum()
 
 
 def spd(size: int, seed: int = 0) -> Tensor:
@@ -110,6 +116,11 @@ GAUSSIANS = {
     ),
     "low rank": lambda: Gaussian(normal(1, 2, 3), LowRank(normal(6, 2), 0.3)),
     "factor analysis": lambda: Gaussian(normal(2, 3), FactorAnalysis(normal(6, 2), positive(2, 3))),
+    "kronecker": lambda: Gaussian(normal(3, 2), Kronecker(spd(3), spd(2))),
+    "kronecker channels": lambda: Gaussian(
+        normal(2, 2, 3), Kronecker(spd(2), spd(2, seed=1), spd(3), variance=0.2)
+    ),
+    "posterior of low rank": lambda: _posterior(Gaussian(normal(6), LowRank(normal(6, 2), 0.3))),
     "posterior": lambda: _posterior(Gaussian(normal(2, 2), spd(4))),
     "posterior under a mask": lambda: Gaussian(normal(4), positive(4)).condition(
         masked(torch.tensor([True, False, True, False])), normal(4, seed=3)
@@ -117,11 +128,17 @@ GAUSSIANS = {
 }
 SINGULAR = {
     "singular dense": lambda: Gaussian(normal(4), normal(4, 2) @ normal(4, 2).T),
+    "singular kronecker": lambda: Gaussian(
+        normal(2, 3), Kronecker(spd(2), normal(3, 1) @ normal(3, 1).T)
+    ),
     "singular diagonal": lambda: Gaussian(normal(3), torch.tensor([1.0, 0.0, 2.0])),
     "singular low rank": lambda: Gaussian(normal(5), LowRank(normal(5, 2))),
     "one point": lambda: Gaussian(normal(3), 0.0),
     "mixture of points": lambda: Mixture(
         2 * normal(3, 2), 0.0, torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    ),
+    "mixture of thin layers": lambda: Mixture(
+        2 * normal(2, 4), [LowRank(normal(4, 1)), LowRank(normal(4, 2))], _weights(2)
     ),
     "mixture of lines": lambda: Mixture(
         2 * normal(2, 2), torch.tensor([[1.0, 1.0], [1.0, 1.0]]), torch.tensor([0.5, 0.5])
@@ -134,17 +151,32 @@ SINGULAR = {
 }
 
 
-def _weights(count: int) -> Tensor:
-    raw = positive(count, seed=7)
-    return raw / raw.sum()
-
-
 MIXTURES = {
     "mixture, one variance": lambda: Mixture(2 * normal(3, 2), 0.4, _weights(3)),
     "mixture, variances": lambda: Mixture(2 * normal(3, 1, 2, 2), positive(3), _weights(3)),
     "mixture, one matrix": lambda: Mixture(2 * normal(4, 3), spd(3), _weights(4)),
     "mixture, matrices": lambda: Mixture(
         2 * normal(3, 2), torch.stack([spd(2, seed=k) for k in range(3)]), _weights(3)
+    ),
+    "mixture of low rank": lambda: Mixture(
+        2 * normal(3, 2, 3),
+        [LowRank(normal(6, r, seed=r), 0.1 * r) for r in (1, 2, 3)],
+        _weights(3),
+    ),
+    "mixture of fields": lambda: Mixture(
+        2 * normal(2, 2, 3), Circulant(spectrum(2, 3)), _weights(2)
+    ),
+    "mixture of all kinds": lambda: Mixture(
+        2 * normal(6, 2, 2),
+        [
+            spd(4),
+            Circulant(spectrum(2, 2)),
+            Kronecker(spd(2), spd(2, seed=1)),
+            LowRank(normal(4, 1), 0.2),
+            FactorAnalysis(normal(4, 2), positive(4)),
+            Gaussian(normal(2, 2), positive(2, 2)).C,
+        ],
+        _weights(6),
     ),
     "mixture with an empty component": lambda: Mixture(
         2 * normal(2, 2), 0.5, torch.tensor([1.0, 0.0])

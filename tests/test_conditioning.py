@@ -22,7 +22,7 @@ from prior_cases import (
 from scipy import integrate, stats
 
 from forward_models import Inpainting, LinearGaussian, MatrixOperator
-from priors import Circulant, Empirical, Gaussian, Mixture
+from priors import Circulant, Empirical, FactorAnalysis, Gaussian, LowRank, Mixture
 
 PRIORS = {name: make for name, make in (GAUSSIANS | MIXTURES).items() if name != "single value"}
 each = pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS.keys())
@@ -148,6 +148,67 @@ def test_a_mask_without_matrices_equals_one_with(noise):
     close(posterior.moments()[0], expected.moments()[0], 1e-12)
     close(posterior.moments()[1], expected.moments()[1], 1e-12)
     close(diagonal.log_evidence(masked(measured, S), y), dense.log_evidence(masked(measured, S), y))
+
+
+FACTORS = {
+    "low rank": lambda: Gaussian(normal(2, 3), LowRank(normal(6, 2), 0.3)),
+    "factor analysis": lambda: Gaussian(normal(2, 3), FactorAnalysis(normal(6, 2), positive(6))),
+    "mixture": lambda: Mixture(
+        normal(3, 2, 3),
+        [
+            LowRank(normal(6, 1), 0.2),
+            FactorAnalysis(normal(6, 3), positive(6)),
+            Gaussian(normal(2, 3), positive(2, 3)).C,
+        ],
+        torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64),
+    ),
+}
+
+
+@pytest.mark.parametrize("make", FACTORS.values(), ids=FACTORS.keys())
+def test_factors_under_a_mask_stay_factors(make):
+    """The small solve of R factors equals matrices, and serves a second mask as well as one."""
+    prior = make()
+    measured = torch.tensor([[True, False, True], [False, True, False]])
+    y, S = normal(2, 3, seed=2), positive(2, 3, seed=3)
+    dense = (
+        Gaussian(prior.mean, prior.C.dense())
+        if isinstance(prior, Gaussian)
+        else Mixture(prior.means, prior.covariances, prior.weights)
+    )
+    again = masked(~measured, S)
+    found = prior.condition(masked(measured, S), torch.where(measured, y, math.nan))
+    expected = dense.condition(masked(measured, S), y)
+    for posterior, matrices in ((found, expected), (found.condition(again, y), None)):
+        matrices = expected.condition(again, y) if matrices is None else matrices
+        parts = [posterior.C] if isinstance(posterior, Gaussian) else posterior.C
+        assert all(isinstance(C, FactorAnalysis) for C in parts)
+        close(posterior.moments()[0], matrices.moments()[0], 1e-10)
+        close(posterior.moments()[1], matrices.moments()[1], 1e-10)
+        if isinstance(posterior, Mixture):
+            close(posterior.weights, matrices.weights, 1e-10)
+    close(prior.log_evidence(masked(measured, S), y), dense.log_evidence(masked(measured, S), y))
+    nothing = masked(torch.zeros(2, 3, dtype=torch.bool), S)
+    close(prior.condition(nothing, y).moments()[1], prior.moments()[1], 1e-10)
+    assert float(prior.log_evidence(nothing, y)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_few_measurements_of_low_rank_build_no_matrix_of_the_image():
+    """R + M eigenvalues and one more."""
+    factor = normal(1024, 3) / 30
+    low, S = LowRank(factor, 0.2), 0.3
+    prior = Gaussian(torch.zeros(1, 32, 32).double(), low)
+    A = normal(4, 1024, seed=1) / 30
+    y = normal(4, seed=2)
+    posterior = prior.condition(linear(A, prior, S), y)
+    C = factor @ factor.T @ A.T + 0.2 * A.T  # C A^T
+    gain = torch.linalg.solve(A @ C + S * torch.eye(4).double(), C.T).T
+    close(posterior.mean.flatten(), gain @ y, 1e-10)
+    assert isinstance(posterior.C, LowRank)
+    assert posterior.C.basis.shape == (1024, 7)
+    v = normal(2, 1, 32, 32, seed=5)
+    expected = low.matvec(v).flatten(1) - (v.flatten(1) @ C) @ gain.T
+    close(posterior.C.matvec(v).flatten(1), expected, 1e-10)
 
 
 def test_a_mask_over_a_large_image_builds_no_matrix():

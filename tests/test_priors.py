@@ -12,6 +12,7 @@ from prior_cases import (
     CONTRACT,
     EXACT,
     GAUSSIANS,
+    MIXTURES,
     NETWORKS,
     SINGULAR,
     SMOOTH,
@@ -23,7 +24,7 @@ from prior_cases import (
     spectrum,
 )
 
-from priors import Circulant, Empirical, FactorAnalysis, Gaussian, LowRank, Mixture
+from priors import Circulant, Empirical, FactorAnalysis, Gaussian, Kronecker, LowRank, Mixture
 from priors.analytic.covariance import Dense, Diagonal
 
 LEVELS = (0.05, 0.7, 20.0)
@@ -324,6 +325,20 @@ def test_mixture_against_torch_distributions():
     close(prior.responsibilities(x, 0.7), joint.softmax(-1), 1e-9)
 
 
+def test_a_mixture_of_structured_covariances_is_that_of_their_matrices():
+    for name in ("mixture of low rank", "mixture of fields", "mixture of all kinds"):
+        prior = MIXTURES[name]()
+        dense = Mixture(prior.means, prior.covariances, prior.weights)
+        x, v = noisy(prior, 0.5), normal(3, *prior.event_shape, seed=8)
+        for sigma in (0.01, torch.tensor([0.1, 0.8, 9.0]).double(), 300.0):
+            close(prior.denoise(x, sigma), dense.denoise(x, sigma), 1e-9)
+            close(prior.score(x, sigma), dense.score(x, sigma), 1e-9)
+            close(prior.log_density(x, sigma), dense.log_density(x, sigma), 1e-9)
+            found, expected = (p.covariance(x, sigma)[1](v) for p in (prior, dense))
+            close(found, expected, 1e-9)
+            close(prior.responsibilities(x, sigma), dense.responsibilities(x, sigma), 1e-9)
+
+
 def test_one_component_is_a_gaussian_and_equal_ones_too():
     gaussian = Gaussian(normal(3), spd(3))
     for mixture in (
@@ -402,6 +417,10 @@ MATRICES = {
     "dense": lambda: Dense(spd(6)),
     "circulant": lambda: Circulant(spectrum(2, 3)),
     "circulant, even sizes": lambda: Circulant(spectrum(1, 2), event_shape=(3, 1, 2)),
+    "kronecker": lambda: Kronecker(spd(3), spd(2)),
+    "kronecker, three axes and noise": lambda: Kronecker(
+        spd(1), spd(3, seed=1), spd(2), variance=0.3
+    ),
     "low rank": lambda: LowRank(normal(6, 2), 0.2),
     "full factor": lambda: LowRank(normal(6, 8), 0.2),
     "factor analysis": lambda: FactorAnalysis(normal(6, 2), positive(6)),
@@ -454,6 +473,15 @@ def test_a_circulant_covariance_is_stationary():
     close(torch.fft.fft2(C[0, 0]).real, spectrum(4, 3), 1e-12)
 
 
+def test_a_kronecker_covariance_is_separable():
+    A, B, C = spd(2), spd(3, seed=1), spd(2, seed=2)
+    expected = torch.einsum("ad,be,cf->abcdef", A, B, C).reshape(12, 12)
+    close(Kronecker(A, B, C).dense(), expected, 1e-12)
+    close(Kronecker(A, B).dense(), torch.kron(A, B), 1e-12)
+    noisy_one = Kronecker(A, B, variance=0.4).dense()
+    close(noisy_one, torch.kron(A, B) + 0.4 * torch.eye(6).double(), 1e-12)
+
+
 def test_covariance_matrix_refuses():
     matrix = Dense(spd(3))
     with pytest.raises(ValueError, match="of 3 values each"):
@@ -494,6 +522,18 @@ REFUSED = {
     "several variances": (lambda: LowRank(normal(3, 1), positive(3)), "FactorAnalysis"),
     "zero diagonal": (lambda: FactorAnalysis(normal(2, 1), torch.tensor([1.0, 0.0])), "LowRank"),
     "short diagonal": (lambda: FactorAnalysis(normal(2, 1), torch.ones(3)), "needs 2 values"),
+    "no factors": (lambda: Kronecker(), "one factor for each axis"),
+    "a factor that is no matrix": (lambda: Kronecker(spd(2), positive(3)), r"factor 1 .* \(3,\)"),
+    "a factor with a negative eigenvalue": (lambda: Kronecker(spd(2), -spd(2)), "negative"),
+    "negative white noise": (lambda: Kronecker(spd(2), variance=-0.1), ">= 0, got -0.1"),
+    "too few covariances": (
+        lambda: Mixture(normal(3, 2), [LowRank(normal(2, 1), 1.0)], torch.ones(3) / 3),
+        "each of the 3 means, got 1",
+    ),
+    "a component of another size": (
+        lambda: Mixture(normal(2, 2), [LowRank(normal(3, 1), 1.0)] * 2, HALF),
+        "3 values",
+    ),
     "weights": (lambda: Mixture(normal(2, 2), 1.0, torch.tensor([0.5, 0.6])), "got 1.1"),
     "negative weight": (lambda: Mixture(normal(2, 2), 1.0, torch.tensor([1.5, -0.5])), "-0.5"),
     "weights' shape": (lambda: Mixture(normal(2, 2), 1.0, torch.ones(1)), r"\(2,\), got \(1,\)"),

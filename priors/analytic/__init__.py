@@ -4,7 +4,7 @@ from .covariance import Covariance
 from .empirical import Empirical
 from .gaussian import Gaussian
 from .mixture import Mixture
-from .structured import Circulant, FactorAnalysis, LowRank
+from .structured import Circulant, FactorAnalysis, Kronecker, LowRank
 
 __all__ = [
     "Circulant",
@@ -12,6 +12,7 @@ __all__ = [
     "Empirical",
     "FactorAnalysis",
     "Gaussian",
+    "Kronecker",
     "LowRank",
     "Mixture",
 ]

@@ -243,6 +243,12 @@ def noise_range(smallest: float, largest: float) -> tuple[float, float]:
     return 1e-3 * (smallest or largest), 100.0 * largest
 
 
+def noise_variance(sigma: Tensor) -> Tensor:
+    """sigma^2 (B,), or (1,) where sigma is one value seen B times: work on it is done once."""
+    level = sigma.flatten() ** 2
+    return level[:1] if sigma.stride(0) == 0 else level
+
+
 def _shift(s2: Tensor | float, v: Tensor) -> Tensor:
     shift = torch.as_tensor(s2, dtype=v.dtype, device=v.device)
     if shift.ndim > 1 or (shift.ndim == 1 and shift.shape[0] not in (1, v.shape[0])):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..prior import CovarianceProduct, Prior
-from .covariance import Covariance, Diagonal, as_covariance, noise_range, shrinkage
-from .linear_gaussian import condition, log_evidence, mask_of, read_mask, read_model
+from .conditioning import Update, condition
+from .covariance import Covariance, as_covariance, noise_range, noise_variance
 from .parameters import (
     Parameters,
     check_count,
@@ -32,8 +32,8 @@ class Gaussian(Parameters, Prior):
     Args:
         mean: m, any event shape.
         covariance: a variance; variances of the event's shape; a matrix (D, D) with D the number
-            of values in an event; or a `Covariance` (Circulant, LowRank, FactorAnalysis). It may
-            be singular, but then there is no density at sigma = 0.
+            of values in an event; or a `Covariance` (Circulant, Kronecker, LowRank,
+            FactorAnalysis). It may be singular, but then there is no density at sigma = 0.
         data_range: (low, high) of the user's units, where the data have one.
 
     Attributes:
@@ -79,7 +79,7 @@ class Gaussian(Parameters, Prior):
         Raises ValueError at sigma = 0 where the covariance is singular.
         """
         self.check_input(x)
-        s2 = _variance(self.check_sigma(sigma, x))
+        s2 = noise_variance(self.check_sigma(sigma, x))
         residual = x - self.like(x)._mean
         distance = (residual * self.C.solve(residual, s2)).reshape(x.shape[0], -1).sum(-1)
         return -(distance + self.C.logdet(s2) + self.C.size * math.log(2 * math.pi)) / 2
@@ -109,47 +109,36 @@ class Gaussian(Parameters, Prior):
                 are no data. S = 0 is allowed where A C A^T is invertible.
             y: one measurement, (*measurement) or (1, *measurement).
 
-        A mask over a diagonal covariance costs O(D). Otherwise A is built as a matrix (M, D) and
-        C' as (D, D): O(D^3 + D^2 M + M^3), in float64.
+        A mask costs O(D) over a diagonal covariance and O(D R^2) over LowRank and FactorAnalysis
+        (with S > 0), whose posteriors keep that form. Otherwise A is built as a matrix (M, D);
+        LowRank then costs O((D + R + M) (R + M)^2) while R + M < D, and all else, with C' as
+        (D, D), O(D^3 + D^2 M + M^3). In float64.
 
         Raises:
             TypeError: the model is not linear-Gaussian. ValueError: y of the wrong shape, a problem
             too large for matrices, or A C A^T + S singular.
         """
-        if isinstance(self.C, Diagonal) and (masked := mask_of(model, self._mean)) is not None:
-            data, variance = read_mask(model, y, masked)
-            c = self.C.eigenvalues.to(self._mean).reshape(self.event_shape)
-            gain = torch.where(masked & (c > 0), shrinkage(c, variance), torch.zeros_like(c))
-            mean = self._mean + gain * torch.where(masked, data - self._mean, 0.0)
-            left = torch.where(masked, shrinkage(variance, c), 1.0) * c
-            posterior = Gaussian(mean, left, data_range=self.data_range)
-        else:
-            linear = read_model(model, y, self._mean)
-            flat, matrix = condition(self._mean.flatten(), self.moments()[1], linear)
-            mean = flat.reshape(self.event_shape)
-            posterior = Gaussian(mean, matrix, data_range=self.data_range)
+        update = self._update(model, y)
+        mean = update.mean.reshape(self.event_shape)
+        posterior = Gaussian(mean, update.C, data_range=self.data_range)
         posterior.dtype = self.dtype
         return posterior
 
     def log_evidence(self, model: Any, y: Tensor) -> Tensor:
         """log p(y) = log N(y; A m, A C A^T + S) over the measured entries, a float64 scalar."""
-        linear = read_model(model, y, self._mean)
-        return log_evidence(self._mean.flatten(), self.moments()[1], linear)
+        return self._update(model, y).log_evidence
+
+    def _update(self, model: Any, y: Tensor) -> Update:
+        return condition(self._mean.reshape(1, -1), [self.C], self.event_shape, model, y)[0]
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         mean = self.like(x)._mean
-        x0 = mean + self.C.shrink(x - mean, _variance(sigma))
+        x0 = mean + self.C.shrink(x - mean, noise_variance(sigma))
         return torch.where(sigma > 0, x0, x)
 
     def _score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        return -self.C.solve(x - self.like(x)._mean, _variance(sigma))
+        return -self.C.solve(x - self.like(x)._mean, noise_variance(sigma))
 
     def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
-        s2 = _variance(sigma)
+        s2 = noise_variance(sigma)
         return self._denoise(x, sigma), lambda v: sigma**2 * self.C.shrink(v, s2)
-
-
-def _variance(sigma: Tensor) -> Tensor:
-    """sigma^2 (B,), or (1,) where sigma is one value seen B times: work on it is done once."""
-    level = sigma.flatten() ** 2
-    return level[:1] if sigma.stride(0) == 0 else level

@@ -18,6 +18,10 @@ from torch import Tensor
 
 LIMIT = 2**28
 """Entries of the largest matrix that is built (2 GiB in float64)."""
+SINGULAR = (
+    "A C A^T + S is singular: some of the measured values are exact and follow from others; give "
+    "them a noise variance > 0, or leave them out"
+)
 _CHUNK = 2**22
 
 
@@ -95,27 +99,25 @@ def read_mask(model: Any, y: Tensor, measured: Tensor) -> tuple[Tensor, Tensor]:
     return data, _expand(_variance(model, data), shape)
 
 
-def condition(mean: Tensor, C: Tensor, linear: LinearMeasurement) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and covariance (D, D) of x0 given y.
+def kalman(mean: Tensor, C: Tensor, linear: LinearMeasurement) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,) and covariance (D, D) of x0 given y, and log N(y; A m, A C A^T + S), a scalar.
 
-    In Joseph's form, (I - K A) C (I - K A)^T + K S K^T, a sum of two squares: rounding leaves
-    it positive semidefinite.
+    The covariance in Joseph's form, (I - K A) C (I - K A)^T + K S K^T, a sum of two squares:
+    rounding leaves it positive semidefinite.
     """
     A, y, S = linear
     AC, factor = _innovation(C, linear)
+    surprise = y - A @ mean
     gain = torch.cholesky_solve(AC, factor).mT
     left = torch.eye(C.shape[0], dtype=C.dtype, device=C.device) - gain @ A
     posterior = left @ C @ left.mT + gain * S @ gain.mT
-    return mean + gain @ (y - A @ mean), (posterior + posterior.mT) / 2
-
-
-def log_evidence(mean: Tensor, C: Tensor, linear: LinearMeasurement) -> Tensor:
-    """log N(y; A m, A C A^T + S), a scalar."""
-    A, y, _ = linear
-    _, factor = _innovation(C, linear)
-    white = torch.linalg.solve_triangular(factor, (y - A @ mean).unsqueeze(-1), upper=False)
+    white = torch.linalg.solve_triangular(factor, surprise.unsqueeze(-1), upper=False)
     constant = factor.diagonal().log().sum() + y.numel() * math.log(2 * math.pi) / 2
-    return -white.square().sum() / 2 - constant
+    return (
+        mean + gain @ surprise,
+        (posterior + posterior.mT) / 2,
+        -white.square().sum() / 2 - constant,
+    )
 
 
 def _innovation(C: Tensor, linear: LinearMeasurement) -> tuple[Tensor, Tensor]:
@@ -127,10 +129,7 @@ def _innovation(C: Tensor, linear: LinearMeasurement) -> tuple[Tensor, Tensor]:
     new, all_of_it = factor.diagonal() ** 2, total.diagonal()
     rounding = 4 * max(1, all_of_it.numel()) * torch.finfo(total.dtype).eps
     if bool(failed) or bool((new <= rounding * all_of_it).any()):
-        raise ValueError(
-            "A C A^T + S is singular: some of the measured values are exact and follow from "
-            "others; give them a noise variance > 0, or leave them out"
-        )
+        raise ValueError(SINGULAR)
     return AC, factor
 
 

@@ -9,6 +9,7 @@ With r_k(x) the probability that x came from component k (its responsibility at 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, final
 
@@ -16,8 +17,15 @@ import torch
 from torch import Tensor
 
 from ..prior import CovarianceProduct, Prior
-from .covariance import Covariance, Dense, check_nonnegative, eigendecomposition, noise_range
-from .linear_gaussian import condition, log_evidence, read_model
+from .conditioning import Update, condition
+from .covariance import (
+    Covariance,
+    Dense,
+    as_covariance,
+    check_nonnegative,
+    noise_range,
+    noise_variance,
+)
 from .parameters import (
     Parameters,
     check_count,
@@ -26,6 +34,7 @@ from .parameters import (
     private_generator,
     unit_noise,
 )
+from .stack import stack
 from .structured import LowRank
 
 
@@ -35,14 +44,20 @@ class Mixture(Parameters, Prior):
 
     Args:
         means: m_k, (K, *event).
-        covariances: one variance; K variances (K,); one matrix (D, D) for all; or (K, D, D), with
-            D the number of values in an event. They may be singular, but then there is no
-            density at sigma = 0.
+        covariances: one variance; K variances (K,); one matrix (D, D) for all; (K, D, D), with D
+            the number of values in an event; a `Covariance` for all; or a list of K of them, of
+            any kinds. They may be singular, but then there is no density at sigma = 0.
         weights: w_k (K,), >= 0, adding up to 1.
         data_range: (low, high) of the user's units, where the data have one.
+        sigma_range: noise levels between which samplers run; by default from a thousandth of the
+            smallest scale to a hundred times the largest.
 
-    Costs O(B K D) for variances and O(B K D^2) for matrices; no derivative is taken. Computed at
-    the dtype of x; decompositions, O(D^3) each, in float64.
+    Attributes:
+        C: the K covariances, each a `Covariance`.
+
+    Costs K times what the covariances' own operations cost: O(B K D) for variances, O(B K D R)
+    for LowRank(D, R), O(B K D^2) for matrices; no derivative is taken. Holds (K, B, D) values.
+    Computed at the dtype of x; decompositions, O(D^3) for a matrix, in float64.
 
     Raises:
         ValueError: shapes that do not fit, weights that do not add up to 1 (within 1e-6), a
@@ -54,10 +69,11 @@ class Mixture(Parameters, Prior):
     def __init__(
         self,
         means: Tensor,
-        covariances: Tensor | float,
+        covariances: Covariance | Sequence[Covariance] | Tensor | float,
         weights: Tensor,
         *,
         data_range: tuple[float, float] | None = None,
+        sigma_range: tuple[float, float] | None = None,
     ) -> None:
         full = constant(means, "the means")
         if full.ndim < 1 or full.shape[0] < 1:
@@ -65,15 +81,15 @@ class Mixture(Parameters, Prior):
         self.event_shape = tuple(full.shape[1:])
         self._means = full.reshape(full.shape[0], -1)
         self._weights = check_weights(weights, full.shape[0]).to(full.device)
-        # Eigenvalues (K or 1, D or 1) and eigenvectors (D, D) or (K, D, D), None for the identity.
-        self._eigenvalues, self._basis = self._decompose(covariances)
-        self._smallest = float(self._eigenvalues.min())
+        self.C = _components(covariances, full.shape[0], self.event_shape)
+        self._stack = stack(self.C)
+        self._smallest = min(C.smallest for C in self.C)
         self.data_range = data_range
         self.dtype = floating_dtype(means)
-        used = self._eigenvalues[self._eigenvalues > 0].sqrt()
-        low, high = (float(used.min()), float(used.max())) if used.numel() else (0.0, 0.0)
+        lows, highs = zip(*(C.std_range() for C in self.C), strict=True)
         spread = float((self._means - self._mean).norm(dim=-1).max())
-        self.sigma_range = noise_range(low or spread, high + spread)
+        low = min((low for low in lows if low > 0), default=spread)
+        self.sigma_range = sigma_range or noise_range(low, max(highs) + spread)
         self.scale = math.sqrt(self._total_variance() / self.size)
 
     @property
@@ -94,11 +110,7 @@ class Mixture(Parameters, Prior):
     @property
     def covariances(self) -> Tensor:
         """C_k, (K, D, D), in float64."""
-        count, size = self._means.shape
-        values = self._eigenvalues.expand(count, size)
-        if self._basis is None:
-            return torch.diag_embed(values)
-        return (self._basis * values.unsqueeze(-2)) @ self._basis.mT
+        return torch.stack([C.dense().to(self._means) for C in self.C])
 
     @property
     def mean(self) -> Tensor:
@@ -109,15 +121,16 @@ class Mixture(Parameters, Prior):
         """Mean (*event) and dense covariance (D, D) of the whole mixture, in float64."""
         centred = self._means - self._mean
         between = (self._weights.unsqueeze(-1) * centred).mT @ centred
-        within = (self._weights[:, None, None] * self.covariances).sum(0)
+        within = sum(w * C.dense().to(w) for w, C in zip(self._weights, self.C, strict=True))
         return self._mean.reshape(self.event_shape), within + between
 
     def responsibilities(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """r_k(x), the probability that x (B, *event) came from component k, (B, K)."""
         self.check_input(x)
-        s2 = self._positive(self.check_sigma(sigma, x).flatten() ** 2)
+        s2 = self._positive(self.check_sigma(sigma, x))
         mixture = self.like(x)
-        return mixture._log_joint(*mixture._rotated(x), s2).softmax(-1)
+        apart = mixture._apart(x)
+        return mixture._log_joint(apart, mixture._stack.solve(apart, s2), s2).softmax(0).mT
 
     def log_density(self, x: Tensor, sigma: Tensor | float = 0.0) -> Tensor:
         """log p_sigma(x) in nats, (B,): the density of x0 + sigma eps, exact.
@@ -125,9 +138,10 @@ class Mixture(Parameters, Prior):
         Raises ValueError at sigma = 0 where a component is singular.
         """
         self.check_input(x)
-        s2 = self._positive(self.check_sigma(sigma, x).flatten() ** 2)
+        s2 = self._positive(self.check_sigma(sigma, x))
         mixture = self.like(x)
-        return mixture._log_joint(*mixture._rotated(x), s2).logsumexp(-1)
+        apart = mixture._apart(x)
+        return mixture._log_joint(apart, mixture._stack.solve(apart, s2), s2).logsumexp(0)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n exact draws (n, *event); from a private generator, seeded by the system, if None."""
@@ -150,12 +164,10 @@ class Mixture(Parameters, Prior):
 
     def _draw(self, k: Tensor, eps: Tensor) -> Tensor:
         """m_k + C_k^(1/2) eps for components k (n,) and eps (n, D): (n, *event), float64."""
-        shared = self._eigenvalues.shape[0] == 1
-        scaled = eps * self._eigenvalues.sqrt()[torch.zeros_like(k) if shared else k]
-        if self._basis is not None:
-            basis = self._basis if self._basis.ndim == 2 else self._basis[k]
-            scaled = (basis @ scaled.unsqueeze(-1)).squeeze(-1)
-        return (self._means[k] + scaled).reshape(len(k), *self.event_shape)
+        draws = self._means[k]
+        for j in k.unique().tolist():
+            draws[k == j] += self.C[j].sqrt(eps[k == j])
+        return draws.reshape(len(k), *self.event_shape)
 
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         """A draw from the Gaussian with p_sigma's mean and covariance.
@@ -173,14 +185,11 @@ class Mixture(Parameters, Prior):
         N(y; A m_k, A C_k A^T + S). Arguments, cost (K times) and refusals as in
         `Gaussian.condition`.
         """
-        linear = read_model(model, y, self._means[0].reshape(self.event_shape))
-        pairs = [
-            condition(m, C, linear) for m, C in zip(self._means, self.covariances, strict=True)
-        ]
+        updates = self._updates(model, y)
         posterior = Mixture(
-            torch.stack([mean for mean, _ in pairs]).reshape(-1, *self.event_shape),
-            torch.stack([matrix for _, matrix in pairs]),
-            self._log_evidences(linear).softmax(0),
+            torch.stack([update.mean for update in updates]).reshape(-1, *self.event_shape),
+            [update.C for update in updates],
+            self._log_joint_evidence(updates).softmax(0),
             data_range=self.data_range,
         )
         posterior.dtype = self.dtype
@@ -191,72 +200,62 @@ class Mixture(Parameters, Prior):
 
         A float64 scalar; arguments, cost and refusals as in `condition`.
         """
-        linear = read_model(model, y, self._means[0].reshape(self.event_shape))
-        return self._log_evidences(linear).logsumexp(0)
+        return self._log_joint_evidence(self._updates(model, y)).logsumexp(0)
+
+    def _updates(self, model: Any, y: Tensor) -> list[Update]:
+        return condition(self._means, self.C, self.event_shape, model, y)
+
+    def _log_joint_evidence(self, updates: list[Update]) -> Tensor:
+        return self._weights.log() + torch.stack([update.log_evidence for update in updates])
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._posterior(x, sigma)[0]
 
     def _score(self, x: Tensor, sigma: Tensor) -> Tensor:
-        mixture = self.like(x)
-        s2 = self._positive(sigma.flatten() ** 2)
-        turned, c = mixture._rotated(x)
-        r = mixture._log_joint(turned, c, s2).softmax(-1)
-        each = mixture._rotate_back(turned / (c + s2.reshape(-1, 1, 1)))
-        return -(r.unsqueeze(-1) * each).sum(1).reshape(x.shape)
+        mixture, s2 = self.like(x), self._positive(sigma)
+        apart = mixture._apart(x)
+        white = mixture._stack.solve(apart, s2)
+        r = mixture._log_joint(apart, white, s2).softmax(0)
+        return -(r.unsqueeze(-1) * white).sum(0).reshape(x.shape)
 
     def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
-        x0, r, apart, gain = self._posterior(x, sigma)
-        mixture = self.like(x)
-        s2 = sigma.reshape(-1, 1) ** 2
-        weighted = r.unsqueeze(-1) * apart
+        x0, r, spread = self._posterior(x, sigma)
+        mixture, s2 = self.like(x), noise_variance(sigma).unsqueeze(-1)
+        safe = torch.where(s2 > 0, s2, 1.0)
+        weighted = r.unsqueeze(-1) * spread
 
         def product(v: Tensor) -> Tensor:
-            flat = v.reshape(v.shape[0], 1, -1)
-            turned = mixture._rotate(flat.expand(-1, r.shape[1], -1))
-            # sum_k r_k Cov_k v; the rotations back differ from component to component.
-            within = mixture._rotate_back(r.unsqueeze(-1) * gain * turned).sum(1)
-            between = (weighted * (apart * flat).sum(-1, keepdim=True)).sum(1)
-            total = s2 * within + torch.where(s2 > 0, between, torch.zeros_like(between))
-            return total.reshape(v.shape)
+            flat = v.reshape(v.shape[0], -1)
+            each = mixture._stack.shrink(flat.expand(len(r), *flat.shape), safe)
+            within = s2 * (r.unsqueeze(-1) * each).sum(0)
+            between = (weighted * (spread * flat).sum(-1, keepdim=True)).sum(0)
+            return (within + torch.where(s2 > 0, between, 0.0)).reshape(v.shape)
 
         return x0, product
 
-    def _posterior(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """D (B, *event), r (B, K), D_k - D (B, K, D), and C_k (C_k + s2)^-1 in eigenvectors."""
-        mixture = self.like(x)
-        s2 = sigma.flatten() ** 2
+    def _posterior(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """D (B, *event), r (K, B) and D_k - D (K, B, D)."""
+        mixture, s2 = self.like(x), noise_variance(sigma).unsqueeze(-1)
         # At sigma = 0 the answer is x; the formulas are kept finite there.
-        safe = torch.where(s2 > 0, s2, torch.ones_like(s2))
-        turned, c = mixture._rotated(x)
-        gain = c / (c + safe.reshape(-1, 1, 1))
-        r = mixture._log_joint(turned, c, safe).softmax(-1)
-        each = mixture._means + mixture._rotate_back(gain * turned)
-        x0 = (r.unsqueeze(-1) * each).sum(1)
-        out = torch.where((s2 > 0).reshape(sigma.shape), x0.reshape(x.shape), x)
-        return out, r, each - x0.unsqueeze(1), gain
+        safe = torch.where(s2 > 0, s2, 1.0)
+        apart = mixture._apart(x)
+        r = mixture._log_joint(apart, mixture._stack.solve(apart, safe), safe).softmax(0)
+        each = mixture._means.unsqueeze(1) + mixture._stack.shrink(apart, safe)
+        x0 = (r.unsqueeze(-1) * each).sum(0)
+        return torch.where(sigma > 0, x0.reshape(x.shape), x), r, each - x0
 
-    def _rotated(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x - m_k in the eigenvectors of C_k, (B, K, D), and the eigenvalues."""
-        flat = x.reshape(x.shape[0], 1, self.size)
-        return self._rotate(flat - self._means), self._eigenvalues
+    def _apart(self, x: Tensor) -> Tensor:
+        """x - m_k, (K, B, D)."""
+        return x.reshape(1, x.shape[0], self.size) - self._means.unsqueeze(1)
 
-    def _log_joint(self, turned: Tensor, c: Tensor, s2: Tensor) -> Tensor:
-        """log w_k N(x; m_k, C_k + s2 I), (B, K), for s2 (B,) > 0."""
-        variance = (c + s2.reshape(-1, 1, 1)).expand(
-            *torch.broadcast_shapes(turned.shape, (s2.numel(), *c.shape))
-        )
-        terms = turned**2 / variance + variance.log()
-        return self._weights.log() - (terms.sum(-1) + self.size * math.log(2 * math.pi)) / 2
+    def _log_joint(self, apart: Tensor, white: Tensor, s2: Tensor) -> Tensor:
+        """log w_k N(x; m_k, C_k + s2 I), (K, B), from x - m_k and (C_k + s2 I)^-1 (x - m_k)."""
+        constant = self._stack.logdet(s2) + self.size * math.log(2 * math.pi)
+        return self._weights.log().unsqueeze(-1) - ((apart * white).sum(-1) + constant) / 2
 
-    def _rotate(self, v: Tensor) -> Tensor:
-        """Q_k^T v_k for v (B, K, D)."""
-        return v if self._basis is None else _each(v, self._basis)
-
-    def _rotate_back(self, v: Tensor) -> Tensor:
-        return v if self._basis is None else _each(v, self._basis.mT)
-
-    def _positive(self, s2: Tensor) -> Tensor:
+    def _positive(self, sigma: Tensor) -> Tensor:
+        """sigma^2 (B, 1) or (1, 1), refused where a density does not exist."""
+        s2 = noise_variance(sigma).unsqueeze(-1)
         if self._smallest + float(s2.min()) <= 0:
             raise ValueError(
                 "a component's covariance is singular (smallest eigenvalue 0), so there is no "
@@ -264,17 +263,10 @@ class Mixture(Parameters, Prior):
             )
         return s2
 
-    def _log_evidences(self, linear: Any) -> Tensor:
-        each = [
-            log_evidence(m, C, linear) for m, C in zip(self._means, self.covariances, strict=True)
-        ]
-        return self._weights.log() + torch.stack(each)
-
     def _total_variance(self) -> float:
-        count, size = self._means.shape
-        within = self._eigenvalues.expand(count, size).sum(-1)
+        within = sum(float(w) * C.trace() for w, C in zip(self._weights, self.C, strict=True))
         between = (self._means - self._mean).square().sum(-1)
-        return float((self._weights * (within + between)).sum())
+        return within + float((self._weights * between).sum())
 
     @property
     def _mean(self) -> Tensor:
@@ -282,26 +274,52 @@ class Mixture(Parameters, Prior):
 
     @cached_property
     def _moments_covariance(self) -> Covariance:
-        """The covariance of the whole mixture; of rank K and a multiple of I for variances."""
-        if self._basis is None:
-            factor = self._weights.sqrt().unsqueeze(-1) * (self._means - self._mean)
-            within = self._weights @ self._eigenvalues.expand(self._means.shape[0], 1)
-            return LowRank(factor.mT, within)
-        return Dense(self.moments()[1])
+        """The covariance of the whole mixture: of low rank again where the ranks are few."""
+        low_rank = [C for C in self.C if isinstance(C, LowRank)]
+        rank = len(self.C) + sum(C.variances.numel() for C in low_rank)
+        if len(low_rank) < len(self.C) or rank >= self.size:
+            return Dense(self.moments()[1])
+        factors = [(self._weights.sqrt().unsqueeze(-1) * (self._means - self._mean)).mT]
+        factors += [
+            w.sqrt() * C.basis * (C.variances - C.variance).sqrt()
+            for w, C in zip(self._weights, low_rank, strict=True)
+        ]
+        variance = sum(w * C.variance for w, C in zip(self._weights, low_rank, strict=True))
+        return LowRank(torch.cat(factors, -1), variance)
 
-    def _decompose(self, covariances: Tensor | float) -> tuple[Tensor, Tensor | None]:
-        shape, (count, size) = tuple(torch.as_tensor(covariances).shape), self._means.shape
-        if shape in ((), (count,)):
-            variances = constant(covariances, "the variances").reshape(-1, 1)
-            check_nonnegative(variances, "a variance")
-            return variances, None
-        if shape not in ((size, size), (count, size, size)):
+
+def _components(
+    covariances: Covariance | Sequence[Covariance] | Tensor | float,
+    count: int,
+    event_shape: tuple[int, ...],
+) -> tuple[Covariance, ...]:
+    """Every way to give K covariances, as K of them; the same object where all are equal."""
+    size = math.prod(event_shape)
+    if isinstance(covariances, Covariance):
+        return (as_covariance(covariances, event_shape),) * count
+    if isinstance(covariances, Sequence) and any(isinstance(C, Covariance) for C in covariances):
+        if len(covariances) != count:
             raise ValueError(
-                f"covariances must be a variance, ({count},) variances, a matrix ({size}, {size}) "
-                f"or ({count}, {size}, {size}); got shape {shape}"
+                f"there must be one covariance for each of the {count} means, got "
+                f"{len(covariances)}"
             )
-        values, basis = eigendecomposition(torch.as_tensor(covariances))
-        return (values[None], basis) if len(shape) == 2 else (values, basis)
+        return tuple(as_covariance(C, event_shape) for C in covariances)
+    given = covariances if isinstance(covariances, Tensor) else torch.as_tensor(covariances)
+    shape = tuple(given.shape)
+    none = torch.zeros(size, 0, dtype=torch.float64, device=given.device)
+    if shape == ():
+        return (LowRank(none, constant(covariances, "the variance")),) * count
+    if shape == (count,):
+        variances = constant(covariances, "the variances")
+        return tuple(LowRank(none, variance) for variance in variances)
+    if shape == (size, size):
+        return (Dense(given),) * count
+    if shape == (count, size, size):
+        return tuple(Dense(matrix) for matrix in given)
+    raise ValueError(
+        f"covariances must be a variance, ({count},) variances, a matrix ({size}, {size}) or "
+        f"({count}, {size}, {size}), or a list of {count} Covariances; got shape {shape}"
+    )
 
 
 def check_weights(weights: Tensor, count: int) -> Tensor:
@@ -314,8 +332,3 @@ def check_weights(weights: Tensor, count: int) -> Tensor:
     if abs(total - 1) > 1e-6:
         raise ValueError(f"the weights must add up to 1, got {total:.8g}; divide by their sum")
     return probabilities / total
-
-
-def _each(v: Tensor, basis: Tensor) -> Tensor:
-    """v_k B_k for v (B, K, D) and one B (D, D) or K of them."""
-    return v @ basis if basis.ndim == 2 else torch.einsum("bkd,kde->bke", v, basis)

@@ -35,6 +35,8 @@ class Parameters:
 def _cast(value: Any, x: Tensor) -> Any:
     if isinstance(value, Parameters):
         return value.like(x)
+    if isinstance(value, tuple):
+        return tuple(_cast(part, x) for part in value)
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.to(dtype=x.dtype, device=x.device)
     return value.to(x.device) if isinstance(value, Tensor) else value

@@ -1,4 +1,4 @@
-"""Structured covariances of images: stationary fields and low-rank factors.
+"""Structured covariances of images: stationary fields, separable ones and low-rank factors.
 
 Each is the covariance of a Gaussian prior too large for a dense matrix; see `Covariance` for what
 all of them offer.
@@ -7,12 +7,12 @@ all of them offer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .covariance import Covariance, Spectral, check_nonnegative, rounding
+from .covariance import Covariance, Spectral, check_nonnegative, eigendecomposition, rounding
 from .parameters import constant
 
 
@@ -56,28 +56,93 @@ class Circulant(Spectral):
         return torch.fft.irfft2(scaled, s=self.shape[-2:]).flatten(1)
 
 
+class Kronecker(Spectral):
+    """A separable covariance, one factor for each axis of the event, and white noise:
+
+        C = A_1 (x) A_2 (x) ... + variance I,   Cov[x_ij, x_kl] = (A_1)_ik (A_2)_jl for images.
+
+    Its eigenvectors are the products of the factors' eigenvectors, its eigenvalues the products
+    of theirs plus the variance.
+
+    Args:
+        factors: symmetric positive semidefinite (N_i, N_i), in the order of the event's axes:
+            (H, W) or (C, H, W); the identity for an axis whose values are independent.
+        variance: >= 0, of white noise on every value.
+
+    One eigendecomposition of each factor, O(N_i^3), at construction; operations
+    O(B D (N_1 + N_2 + ...)).
+
+    Paper: Van Loan, "The ubiquitous Kronecker product", 2000,
+    https://doi.org/10.1016/S0377-0427(00)00393-9
+    """
+
+    def __init__(self, *factors: Tensor, variance: Tensor | float = 0.0) -> None:
+        if not factors:
+            raise ValueError("Kronecker needs one factor for each axis of the event, got none")
+        for i, factor in enumerate(factors):
+            if torch.as_tensor(factor).ndim != 2:
+                raise ValueError(
+                    f"factor {i} must be a matrix (N, N), got shape {tuple(factor.shape)}"
+                )
+        noise = constant(variance, "the variance")
+        if noise.numel() != 1:
+            raise ValueError(f"Kronecker takes one variance, got {noise.numel()}")
+        check_nonnegative(noise, "the variance")
+        values, self.bases = zip(*map(eigendecomposition, factors), strict=True)
+        self.shape = tuple(v.numel() for v in values)
+        products = values[0]
+        for v in values[1:]:
+            products = torch.outer(products, v).reshape(-1)
+        self._set_eigenvalues(products + noise.reshape(()))
+
+    def _function(self, f: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        waves = self._along_axes(v, [Q.mT for Q in self.bases])
+        return self._along_axes(f(self.eigenvalues) * waves, self.bases)
+
+    def _along_axes(self, v: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        """(M_1 (x) M_2 (x) ...) v, one axis at a time."""
+        image = v.reshape(-1, *self.shape)
+        for axis, M in enumerate(matrices, 1):
+            image = (image.movedim(axis, -1) @ M.mT).movedim(-1, axis)
+        return image.flatten(1)
+
+
 class LowRank(Spectral):
     """C = F F^T + variance I for a factor F (D, R): probabilistic principal components.
 
-    One singular value decomposition, O(D R^2), at construction; operations O(B D R). Singular
-    where variance = 0 and R < D.
+    Kept as C = Q diag(c) Q^T + variance (I - Q Q^T) with Q (D, R) of orthonormal columns: one
+    singular value decomposition, O(D R^2), at construction; operations O(B D R). Singular where
+    variance = 0 and R < D.
 
     Paper: Tipping and Bishop, "Probabilistic Principal Component Analysis", 1999,
     https://doi.org/10.1111/1467-9868.00196
     """
 
     def __init__(self, factor: Tensor, variance: Tensor | float = 0.0) -> None:
-        self.variance = constant(variance, "the variance").reshape(-1)
-        if self.variance.numel() != 1:
+        noise = constant(variance, "the variance").reshape(-1)
+        if noise.numel() != 1:
             raise ValueError(
-                f"LowRank takes one variance, got {self.variance.numel()}; "
+                f"LowRank takes one variance, got {noise.numel()}; "
                 "FactorAnalysis takes one for each value"
             )
-        check_nonnegative(self.variance, "a variance")
-        self.basis, scale, _ = torch.linalg.svd(_check_factor(factor), full_matrices=False)
-        self.variances = scale**2 + self.variance
-        rest = self.variance.expand(self.basis.shape[0] - scale.numel())
-        self._set_eigenvalues(torch.cat([self.variances, rest]))
+        check_nonnegative(noise, "a variance")
+        basis, scale, _ = torch.linalg.svd(_check_factor(factor), full_matrices=False)
+        self._set(basis, scale**2 + noise, noise)
+
+    @classmethod
+    def from_basis(cls, basis: Tensor, variances: Tensor, variance: Tensor) -> LowRank:
+        """Q (D, R) with orthonormal columns, c (R,) along them and the variance (1,) elsewhere.
+
+        All float64; unlike in F F^T + variance I, c may lie below the variance.
+        """
+        covariance = cls.__new__(cls)
+        covariance._set(basis, variances, variance)
+        return covariance
+
+    def _set(self, basis: Tensor, variances: Tensor, variance: Tensor) -> None:
+        self.basis, self.variances, self.variance = basis, variances, variance
+        rest = variance.expand(basis.shape[0] - variances.numel())
+        self._set_eigenvalues(torch.cat([variances, rest]))
 
     def _function(self, f: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
         inside = v @ self.basis
@@ -125,17 +190,23 @@ class FactorAnalysis(Covariance):
         G = self.factor / root.unsqueeze(-1)
         return root, G, G.mT @ G
 
+    def _explained(self, v: Tensor, s2: Tensor) -> Tensor:
+        """F h with h = K^-1 F^T N^-1 v, the mean of the factors given v."""
+        root, G, gram = self._whitened(s2)
+        projected = G.mT @ (v / root).unsqueeze(-1)
+        h = torch.cholesky_solve(projected, torch.linalg.cholesky(_plus_one(gram)))
+        return h.squeeze(-1) @ self.factor.mT
+
     def _matvec(self, v: Tensor) -> Tensor:
         return self.diagonal * v + (v @ self.factor) @ self.factor.mT
 
     def _shrink(self, v: Tensor, s2: Tensor) -> Tensor:
-        return self._matvec(self._solve(v, s2))
+        # Each value's own part is shrunk alone, once the factors' part is known.
+        common = self._explained(v, s2)
+        return common + self.diagonal / (self.diagonal + s2) * (v - common)
 
     def _solve(self, v: Tensor, s2: Tensor) -> Tensor:
-        root, G, gram = self._whitened(s2)
-        white = (v / root).unsqueeze(-1)
-        inner = torch.cholesky_solve(G.mT @ white, torch.linalg.cholesky(_plus_one(gram)))
-        return (white - G @ inner).squeeze(-1) / root
+        return (v - self._explained(v, s2)) / (self.diagonal + s2)
 
     def _sqrt(self, eps: Tensor, s2: Tensor) -> Tensor:
         # N^(1/2) (I + G G^T)^(1/2), whose root differs from I only in the range of G.
