@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .diffusers_settings import check_like, defaults, quiet
-from .safe_files import read_tensors, tensor_shapes
+from .formats import Options
+from .weights import fill, read_weights
 
 
 class UNet(nn.Module):
@@ -66,36 +66,13 @@ def empty_unet(raw: dict[str, Any]) -> Any:
         raise ValueError(f"config.json does not describe a UNet2DModel: {error}"[:400]) from error
 
 
-def fill(
-    unet: Any, path: Path, device: torch.device, dtype: torch.dtype, max_parameters: int
-) -> None:
-    """Give a network without memory the tensors of a safetensors file, names and shapes equal."""
-    shapes = tensor_shapes(path)
-    total = sum(map(math.prod, shapes.values()))
-    if total > max_parameters:
-        raise ValueError(
-            f"{path.name} declares {total} values, more than max_parameters = {max_parameters}; "
-            "raise max_parameters if that is meant"
-        )
-    expected = {name: tuple(value.shape) for name, value in unet.state_dict().items()}
-    stored = {_modern(name): name for name in shapes}
-    problems = [f"missing {name}" for name in sorted(set(expected) - set(stored))]
-    problems += [f"unexpected {stored[name]}" for name in sorted(set(stored) - set(expected))]
-    problems += [
-        f"{name} has shape {shapes[stored[name]]}, expected {shape}"
-        for name, shape in sorted(expected.items())
-        if name in stored and shapes[stored[name]] != shape
-    ]
-    if len(stored) != len(shapes):
-        problems.append("some tensors twice, under an old and a new name")
-    if problems:
-        more = f"; and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"{path.name} does not fit config.json: {'; '.join(problems[:8])}{more}")
-    tensors = read_tensors(path, shapes, dtype)
-    state = {_modern(name): value.to(device) for name, value in tensors}
-    unet.load_state_dict(state, strict=True, assign=True)
-    if any(value.is_meta for value in (*unet.parameters(), *unet.buffers())):
-        raise ValueError("config.json asks for blocks with constants that no weights file holds")
+def fill_unet(unet: Any, path: Path, options: Options, max_parameters: int) -> None:
+    """Give a network without memory the tensors of its weights file."""
+    stored = read_weights(path, max_parameters=max_parameters)
+    tensors = {_modern(name): value for name, value in stored.items()}
+    if len(tensors) != len(stored):
+        raise ValueError(f"{path.name} holds some tensors twice, under an old and a new name")
+    fill(unet, tensors, source=path.name, device=options.device, dtype=options.dtype)
 
 
 def _modern(name: str) -> str:
@@ -106,21 +83,25 @@ def _modern(name: str) -> str:
     )
 
 
-def check_label(config: dict[str, Any], label: int | None) -> None:
-    """A class for networks with classes, and for no other."""
+def class_index(config: dict[str, Any], label: int | str | None) -> int | None:
+    """Which class embedding a label means; "null" is the last one, where it stands for none."""
     classes = config["num_class_embeds"]
     if classes is None:
         if label is not None:
-            raise ValueError(f"this network knows no classes; leave class_label out, got {label}")
-        return
+            raise ValueError(f"this network knows no classes; leave class_label out, got {label!r}")
+        return None
     if label is None:
         raise ValueError(
-            f"this network was trained with {classes} classes; pass class_label=0 .. {classes - 1}"
+            f"this network was trained with {classes} classes; pass class_label=0 .. "
+            f'{classes - 1}, or "null" where the last one stands for no class'
         )
+    if label == "null":
+        return int(classes) - 1
     if type(label) is not int:
-        raise TypeError(f"class_label must be an int, got {type(label).__name__}")
+        raise TypeError(f'class_label must be an int or "null", got {label!r:.80}')
     if not 0 <= label < classes:
         raise ValueError(f"class_label must be 0 .. {classes - 1}, got {label}")
+    return label
 
 
 def event_shape_of(

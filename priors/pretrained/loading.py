@@ -1,8 +1,6 @@
-"""Priors from folders: the bundled ones, and diffusers pipelines of a UNet2DModel.
+"""Priors by name or path: the bundled ones, diffusers pipeline folders, and checkpoint files.
 
-A folder holds a network, and a scheduler that says what the network's output means; the table of
-`diffusers_schedulers` states which denoiser each becomes. Nothing in a folder is executed: JSON and
-safetensors are read, pickles never are.
+Nothing in a folder or file is ever executed.
 """
 
 from __future__ import annotations
@@ -10,15 +8,15 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
-from ..network import NetworkPrior, SpaceToDepth
-from .diffusers_folder import read_folder, refuse_pickles
-from .diffusers_network import UNet, check_label, empty_unet, event_shape_of, fill
-from .diffusers_schedulers import SCHEDULERS, noise_law
-from .ranges import pair, rescaled
+from ..network import NetworkPrior
+from .diffusers_pipeline import build_pipeline
+from .diffusers_schedulers import SCHEDULERS
+from .formats import Options, build, read_checkpoint
+from .ranges import pair
 
 __all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load"]
 
@@ -35,24 +33,29 @@ def bundled_names() -> list[str]:
 def load(
     source: str | os.PathLike[str],
     *,
+    settings: dict[str, Any] | str | None = None,
     event_shape: tuple[int, ...] | None = None,
     data_range: tuple[float, float] | None = None,
     sigma_range: tuple[float, float] | None = None,
-    class_label: int | None = None,
+    class_label: int | str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     max_parameters: int = 2**31,
 ) -> NetworkPrior:
-    """A prior from a bundled name or from a diffusers pipeline folder; never from the network.
+    """A prior from a bundled name, a diffusers pipeline folder or a checkpoint file.
 
     A folder holds model_index.json, unet/config.json, unet/diffusion_pytorch_model.safetensors
     and scheduler/scheduler_config.json (older ones keep the last three at the top), and may hold
-    a prior.json as `save` writes it.
+    a prior.json as `save` writes it. A file (.safetensors, .pt, .pth, .ckpt, .pkl) is recognised by
+    the names of its tensors; where they leave the network's settings open, pass `settings`.
+    Nothing that a file asks for is executed.
 
     Args:
-        source: a bundled name, or the path of a folder; a bundled name goes first ("./name" for
-            a folder of the same name).
-        event_shape: (C, H, W) of one image; by default the folder's own.
+        source: a bundled name, or the path of a folder or file; a bundled name goes first
+            ("./name" for a folder of the same name).
+        settings: how the network of a checkpoint file was made, where the file does not say: a
+            dictionary or a published model's name, as the file's format defines it.
+        event_shape: (C, H, W) of one image; by default the source's own.
         data_range: what the user's images span; by default what prior.json says, else the
             network's own range: (-1, 1), or (0, 1) under a ScoreSdeVeScheduler.
         sigma_range: noise levels in data units between which samplers run; by default what
@@ -63,52 +66,28 @@ def load(
             of another dtype are converted for the network and its answer is converted back.
         max_parameters: refuse files that declare more values, before memory is taken.
     Raises:
-        FileNotFoundError: the folder or one of its files is missing.
-        ValueError: an unknown name, network, scheduler or setting; a file that is corrupt,
-            truncated, too large, outside the folder, a pickle, or not what prior.json recorded.
+        FileNotFoundError: the source or one of its files is missing.
+        ValueError: an unknown name, network, scheduler, format or setting; a file that is
+            corrupt, truncated, too large, outside the folder, a pickle that asks for code, or
+            not what prior.json recorded.
         TypeError: an argument of the wrong type.
     """
-    dtype = torch.float32 if dtype is None else dtype
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise TypeError(f"dtype must be a floating torch.dtype, got {dtype!r}")
-    folder = read_folder(_find(source))
-    facts, patch = folder.facts, folder.facts["patch"]
-    law = noise_law(folder.scheduler_name, folder.scheduler)
-    unet = empty_unet(folder.unet)
-    config = dict(unet.config)
-    law.check_embedding(config["time_embedding_type"])
-    check_label(config, class_label)
-    shape = event_shape_of(config, facts, event_shape)
-    network_range = pair("network_range", facts.get("network_range", law.network_range))
-    folder.check_weights()
-    fill(unet, folder.weights, _device(device), dtype, max_parameters)
-    network: nn.Module = UNet(unet, class_label)
-    if patch > 1:
-        network = SpaceToDepth(network, patch)
-
-    # prior.json states its levels in its own data units; the scheduler in network units.
-    own_range = pair("data_range", facts.get("data_range", network_range))
-    images = own_range if data_range is None else pair("data_range", data_range)
-    if sigma_range is not None:
-        levels = pair("sigma_range", sigma_range, positive=True)
-    elif "sigma_range" in facts:
-        levels = pair("sigma_range", facts["sigma_range"], positive=True)
-        levels = rescaled(levels, own_range, images)
-    else:
-        levels = rescaled(law.sigma_range, network_range, images)
-    return NetworkPrior(
-        network.eval().requires_grad_(False),
-        law.parametrization,
-        shape,
-        data_range=images,
-        network_range=network_range,
-        time=law.time,
-        sigma_range=levels,
-        sigma_data=law.sigma_data,
-        edm_sign=law.edm_sign,
-        any_size=facts["any_size"],
-        stride=facts["stride"],
+    options = Options(
+        event_shape=None if event_shape is None else tuple(event_shape),
+        data_range=None if data_range is None else pair("data_range", data_range),
+        sigma_range=None if sigma_range is None else pair("sigma_range", sigma_range, True),
+        class_label=class_label,
+        device=_device(device),
+        dtype=_dtype(dtype),
+        source=Path(source).name if isinstance(source, str | os.PathLike) else "",
     )
+    path = _find(source)
+    if path.is_dir():
+        if settings is not None:
+            raise ValueError("a folder states its own settings; leave settings out")
+        return build_pipeline(path, options, max_parameters)
+    content = read_checkpoint(path, max_parameters)
+    return build(content, settings, options)
 
 
 def _find(source: str | os.PathLike[str]) -> Path:
@@ -120,18 +99,17 @@ def _find(source: str | os.PathLike[str]) -> Path:
     path = Path(source)
     if os.path.isdir(path):
         return path
-    refuse_pickles([path.name])
-    if os.path.exists(path):
-        raise ValueError(f"{path.name} is not a folder; pass the diffusers folder that holds it")
+    if os.path.lexists(path):
+        return path
     if isinstance(source, str) and len(path.parts) == 1:
         close = difflib.get_close_matches(source, names, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(
             f"unknown prior {source!r:.80}{hint} Bundled: {', '.join(names) or 'none'}. "
-            "Else pass the path of a diffusers folder."
+            "Else pass the path of a diffusers folder or of a checkpoint file."
         )
     raise FileNotFoundError(
-        f"no folder {source!s:.200}; hub names are not downloaded: pass the path of a folder"
+        f"no folder or file {source!s:.200}; hub names are not downloaded: pass a path"
     )
 
 
@@ -142,4 +120,11 @@ def _device(device: torch.device | str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         present = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise ValueError(f"no device {device!s}; present: {', '.join(present)}") from error
+    return found
+
+
+def _dtype(dtype: torch.dtype | None) -> torch.dtype:
+    found = torch.float32 if dtype is None else dtype
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise TypeError(f"dtype must be a floating torch.dtype, got {dtype!r}")
     return found

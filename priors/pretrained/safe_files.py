@@ -11,17 +11,12 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
-
 _JSON_LIMIT = 2**20
 _HEADER_LIMIT = 100 * 2**20
-_FLOATS = ("F64", "F32", "F16", "BF16")
 
 
 def regular_file(root: Path, part: str) -> Path:
@@ -71,8 +66,20 @@ def _parse(text: bytes, part: str) -> dict[str, Any]:
     return values
 
 
+def plain_file(path: Path) -> None:
+    """Refuse what is missing or not a regular file, before it is opened."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file {path!s:.200}") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path.name:.80} cannot be read: {error}"[:300]) from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{path.name} is not a regular file")
+
+
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The tensors that a safetensors file declares, all floating; none is read."""
+    """The tensors that a safetensors file declares; none is read."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         start = file.read(8)
@@ -89,28 +96,8 @@ def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         shape = entry.get("shape") if isinstance(entry, dict) else None
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
             raise ValueError(f"{path.name} is corrupt: no shape for {name!r:.80}")
-        if entry.get("dtype") not in _FLOATS:
-            raise ValueError(
-                f"{path.name}: {name!r:.80} is of type {entry.get('dtype')!r:.20}, expected one of "
-                f"{', '.join(_FLOATS)}"
-            )
         shapes[name] = tuple(shape)
     return shapes
-
-
-def read_tensors(
-    path: Path, names: Iterable[str], dtype: torch.dtype
-) -> Iterator[tuple[str, Tensor]]:
-    """Tensors of a safetensors file one by one, converted to dtype and finite in it."""
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            for name in names:
-                value = file.get_tensor(name).to(dtype)
-                if not bool(torch.isfinite(value).all()):
-                    raise ValueError(f"{path.name}: {name} holds values that are not finite")
-                yield name, value
-    except SafetensorError as error:
-        raise ValueError(f"{path.name} is corrupt: {error}") from error
 
 
 def sha256(path: Path) -> str:
