@@ -24,8 +24,9 @@ from forward_models import (
     Stack,
     TimeDependent,
 )
-from priors import Prior
+from priors import LatentPrior, Prior
 
+from .decoder import Decoder, after
 from .likelihoods import Exact, GaussianLift, Likelihood, LinearisedLift, Moments, PlugIn, Tweedie
 
 Model = ForwardModel | TimeDependent
@@ -61,19 +62,30 @@ class Posterior(Prior):
         lift: how each forward model is seen at noise level sigma. Linear-Gaussian factors are
             stacked into one first: the lift of several such measurements is not the sum of their
             lifts, because they are correlated given x.
+        decoder: of a latent prior, whose latents are what is sampled; by default the prior's own.
+            Forward models are of images and follow it, once for all linear-Gaussian ones together;
+            time-dependent ones are of latents.
 
     Exact if every likelihood is; see the lift.
     """
 
     def __init__(
-        self, prior: Prior, factors: tuple[tuple[Model, Tensor], ...], lift: Lift = default_lift
+        self,
+        prior: Prior,
+        factors: tuple[tuple[Model, Tensor], ...],
+        lift: Lift = default_lift,
+        decoder: Decoder | None = None,
     ) -> None:
         self.prior, self.factors, self.lift = prior, tuple(factors), lift
+        self.decoder = decoder_of(prior) if decoder is None else decoder
         self.event_shape = prior.event_shape
         self.data_range = prior.data_range
         self.sigma_range = prior.sigma_range
         self.scale = prior.scale
-        self.likelihoods = tuple(lift(model, y) for model, y in joint(self.factors))
+        self.likelihoods = tuple(
+            lift(model if self.decoder is None else after(model, self.decoder), y)
+            for model, y in joint(self.factors)
+        )
 
     def given(self, model: Model, y: Tensor | int) -> Posterior:
         """The posterior after one more measurement."""
@@ -93,15 +105,15 @@ class Posterior(Prior):
         kinds = {z.dtype.to_real() for _, z in factors if z.is_floating_point() or z.is_complex()}
         if len(kinds) > 1:
             raise TypeError(f"the measurements have dtypes {kinds}; convert them to one")
-        return Posterior(self.prior, factors, self.lift)
+        return Posterior(self.prior, factors, self.lift, self.decoder)
 
     def lifted(self, lift: Lift) -> Posterior:
         """The same measurements, seen at noise level sigma in another way."""
-        return Posterior(self.prior, self.factors, lift)
+        return Posterior(self.prior, self.factors, lift, self.decoder)
 
     def over(self, prior: Prior) -> Posterior:
         """The same measurements and lift over another prior of the same images."""
-        return Posterior(prior, self.factors, self.lift)
+        return Posterior(prior, self.factors, self.lift, self.decoder)
 
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         return self.prior.initial(eps, sigma)
@@ -119,7 +131,9 @@ class Posterior(Prior):
         level = sigma.flatten()
         if any(likelihood.needs_covariance for likelihood in self.likelihoods):
             x0, product = self.prior.covariance(x, level)
-            return Moments(x, sigma, x0, product, self.prior.exact_covariance)
+            # Behind a decoder no product is cheap.
+            cheap = self.prior.exact_covariance and self.decoder is None
+            return Moments(x, sigma, x0, product, cheap)
         return Moments(x, sigma, self.prior.denoise(x, level))
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -136,7 +150,8 @@ def condition(
     """The posterior p(x | y) of a prior and one measurement; add others with `.given`.
 
     Args:
-        prior: any Prior; one that takes any image size adopts the forward model's.
+        prior: any Prior; one that takes any image size adopts the forward model's. Under a
+            LatentPrior the posterior is of latents, forward models are of their images.
         model: ForwardModel p(y | x0), or TimeDependent p_sigma(y | x).
             One that is exactly linear with Gaussian noise is taken as that.
         y: the measurement, (*measurement) or (1, *measurement), or (B, *measurement) with one
@@ -170,16 +185,29 @@ def condition(
             "it: operator @ RealToComplex(), or ChannelsToComplex() for two real channels"
         )
     shape = _event_shape(model, y)
+    if isinstance(prior, LatentPrior) and isinstance(model, ForwardModel):
+        if shape is not None and tuple(shape) != prior.image_shape:
+            raise ValueError(
+                f"prior and forward model disagree on the image: the prior's latents decode to "
+                f"{prior.image_shape}, the forward model takes {tuple(shape)}"
+            )
+        return Posterior(prior, ((model, y),), lift)
     stride = getattr(prior, "stride", 1)
     if shape is not None and not prior.accepts(shape):
         raise ValueError(
             f"prior and forward model disagree on the image: the prior takes "
             f"{tuple(prior.event_shape)}, the forward model {tuple(shape)}"
             + (f"; sides may be any multiples of {stride}" if stride > 1 else "")
+            + ("; a time-dependent model is of latents" if isinstance(prior, LatentPrior) else "")
         )
     if shape is not None and tuple(shape) != tuple(prior.event_shape):
         prior = prior.resized(shape)
     return Posterior(prior, ((model, y),), lift)
+
+
+def decoder_of(prior: Prior) -> Decoder | None:
+    """The decoder of a LatentPrior; None for priors of images."""
+    return Decoder(prior) if isinstance(prior, LatentPrior) else None
 
 
 def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tensor], ...]:
@@ -206,7 +234,8 @@ def _with_batch_axis(model: Model, y: Tensor, prior: Prior) -> Tensor:
     if known is not None or not isinstance(operator, Operator) or not isinstance(y, Tensor):
         return y
     added = model.noise.added_axes if isinstance(model, Observation) else 0
-    ndim = len(operator.output_shape(tuple(prior.event_shape))) + added
+    image = prior.image_shape if isinstance(prior, LatentPrior) else tuple(prior.event_shape)
+    ndim = len(operator.output_shape(image)) + added
     return y[None] if y.ndim == ndim else y
 
 

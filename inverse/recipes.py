@@ -161,6 +161,8 @@ def _diagonal(prior: Prior, model: LinearGaussian) -> bool:
 
 def _linear_applies(posterior: Posterior) -> str | None:
     for model, _ in posterior.factors:
+        if isinstance(model, LinearGaussian) and posterior.decoder is not None:
+            return f"{type(model).__name__} follows a decoder, so it is not linear in the latents"
         if not isinstance(model, LinearGaussian | TimeDependent):
             return f"{type(model).__name__} is not linear with Gaussian noise"
     return None

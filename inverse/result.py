@@ -26,17 +26,21 @@ class Samples:
     """Samples of a posterior (or prior).
 
     Attributes:
-        x: (n, *event), data units.
+        x: (n, *event), data units; under a latent prior the decoded images (n, *image_shape).
         diagnostics: method, seed, steps; network_calls and jacobian_products spent on each
             sample; seconds; and for each measurement
             `residual_sigma`, the root mean square over measured values of the residual in units
             of the noise, (y - A x) / sigma_y if that is Gaussian, per sample, which is near 1
             where samples fit the data as well as the truth would, and `reduced_chi2`, the mean
             over samples of its square; for classes `log_likelihood` instead, per sample.
+        latents: (n, *event) that x was decoded from, under a latent prior; else None.
+
+    Summaries are of x.
     """
 
     x: Tensor
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    latents: Tensor | None = None
 
     def __repr__(self) -> str:
         method = self.diagnostics.get("method")
@@ -80,13 +84,16 @@ class Samples:
     def save(self, folder: str | Path) -> Path:
         """Write samples.npy, mean.npy, std.npy (n > 1) and diagnostics.json with checksums.
 
-        Each file appears whole or not at all. Returns the folder.
+        Under a latent prior latents.npy, too. Each file appears whole or not at all. Returns the
+        folder.
         """
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         arrays = {"samples": self.x, "mean": self.mean}
         if len(self) > 1:
             arrays["std"] = self.std
+        if self.latents is not None:
+            arrays["latents"] = self.latents
         checksums = {}
         for name, array in arrays.items():
             buffer = io.BytesIO()

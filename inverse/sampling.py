@@ -14,7 +14,7 @@ from priors import Prior, geometric
 from priors.prior import CovarianceProduct, event_size
 
 from .checkpoint import Checkpoint, fingerprint
-from .posterior import Posterior, default_lift
+from .posterior import Posterior, decoder_of, default_lift
 from .randomness import NoiseStream, check_seed
 from .recipes import Recipe, choose, find, methods, moving
 from .result import Samples, measurement_fit
@@ -80,14 +80,16 @@ def sample(
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.
         sampler: instead of a method, a sampler of the caller's own, run on `posterior` as it is.
-        batch: samples taken through the network together; by default as many as 2^22 values.
-        callback: called after each step with a `Step`.
+        batch: samples taken through the network together; by default as many as 2^22 values, of
+            images under a latent prior.
+        callback: called after each step with a `Step`, of latents under a latent prior.
         checkpoint: a folder in which the run keeps its state; the same call goes on from there.
         dtype: of the samples; by default the measurement's real dtype, else the prior's, else
             float32.
         device: where the prior, the forward models and y live.
     Returns:
-        Samples, whose `.x` is (n, *event_shape).
+        Samples, whose `.x` is (n, *event_shape); under a `LatentPrior` `.x` is the decoded images
+        (n, *image_shape) and `.latents` (n, *event_shape).
     Raises:
         ValueError, TypeError: bad arguments, or a method that cannot sample this posterior, with
         the methods that can. samplers.DivergenceError: a run that blew up.
@@ -113,7 +115,10 @@ def sample(
         dtype = real[0] if real else getattr(posterior, "dtype", torch.float32)
     began = time.perf_counter()
     label, recipe = _recipe(posterior, method, steps, sampler)
+    decoder = posterior.decoder if isinstance(posterior, Posterior) else decoder_of(posterior)
     size = event_size(recipe.prior.event_shape)
+    if decoder is not None:
+        size = max(size, event_size(decoder.prior.image_shape))
     batch = n if paired else min(n, batch or max(1, 2**22 // size))
 
     spent: dict[str, Any] = {"network_calls": 0, "jacobian_products": 0}
@@ -128,6 +133,11 @@ def sample(
             key = fingerprint(seed, n, batch, label, settings, dtype, factors)
             store = Checkpoint(Path(checkpoint), key, _probe(recipe, batch, dtype, device))
         x, spent = _run(recipe, n, batch, seed, callback, store, dtype, device)
+    latents = None
+    if decoder is not None:
+        latents = x
+        with torch.no_grad():
+            x = torch.cat([decoder.apply(part) for part in latents.split(batch)])
     diagnostics = {
         "method": label,
         "seed": seed,
@@ -137,7 +147,7 @@ def sample(
         "seconds": time.perf_counter() - began,
         **measurement_fit(x, factors),
     }
-    return Samples(x, diagnostics)
+    return Samples(x, diagnostics, latents)
 
 
 def _recipe(

@@ -10,6 +10,8 @@ from .analytic import (
     LowRank,
     Mixture,
 )
+from .guidance import ClassifierFreeGuidance, Conditioned
+from .latent import LatentPrior
 from .likelihood import log_prob
 from .network import NetworkPrior
 from .pretrained import load, save
@@ -20,6 +22,8 @@ __all__ = [
     "VE",
     "VP",
     "Circulant",
+    "ClassifierFreeGuidance",
+    "Conditioned",
     "Cosine",
     "Covariance",
     "Empirical",
@@ -27,6 +31,7 @@ __all__ = [
     "Flow",
     "Gaussian",
     "Kronecker",
+    "LatentPrior",
     "LowRank",
     "Mixture",
     "NetworkPrior",

@@ -18,6 +18,7 @@ https://arxiv.org/abs/2206.00364 (edm).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -108,10 +109,20 @@ class NetworkPrior(Prior):
                 + (f", height and width multiples of {self.stride}" if self.any_size else " only")
                 + f"; got {tuple(event_shape)}"
             )
-        twin = object.__new__(NetworkPrior)
-        twin.__dict__.update(self.__dict__)
+        twin = copy.copy(self)
         twin.event_shape = tuple(event_shape)
         return twin
+
+    def under(self, network: Callable[..., Any]) -> NetworkPrior:
+        """The same prior with another network of its kind, such as its own under a condition."""
+        twin = copy.copy(self)
+        twin.network = network
+        return twin
+
+    def agrees(self, other: NetworkPrior) -> bool:
+        """Whether all but the network is the same, as between a prior and one made by `under`."""
+        mine, others = ({**vars(prior), "network": None} for prior in (self, other))
+        return mine == others
 
     def to(self, *args: Any, **kwargs: Any) -> NetworkPrior:
         """Move the network to a device or dtype, as torch.nn.Module.to."""

@@ -12,12 +12,14 @@ from priors import (
     VE,
     VP,
     Circulant,
+    ClassifierFreeGuidance,
     Cosine,
     Empirical,
     FactorAnalysis,
     Flow,
     Gaussian,
     Kronecker,
+    LatentPrior,
     LowRank,
     Mixture,
     NetworkPrior,
@@ -262,3 +264,9 @@ CONTRACT = EXACT | {
     f"network {name}": lambda name=name: network_prior(name, inner_prior())
     for name in ("epsilon VP", "score VE", "v Cosine", "flow Flow", "edm")
 }
+CONTRACT["guided"] = lambda: ClassifierFreeGuidance(
+    Gaussian(normal(2, 2), spd(4)), Gaussian(normal(2, 2, seed=1), 0.3 * spd(4)), 1.3
+)
+CONTRACT["latent"] = lambda: LatentPrior(
+    inner_prior(), SimpleNamespace(decode=lambda z: z.tanh()), image_shape=(1, 2, 2)
+)
