@@ -129,7 +129,7 @@ def sample(
     else:
         store = None
         if checkpoint is not None:
-            settings = sorted(vars(recipe.sampler).items())
+            settings = recipe.sampler.settings()
             key = fingerprint(seed, n, batch, label, settings, dtype, factors)
             store = Checkpoint(Path(checkpoint), key, _probe(recipe, batch, dtype, device))
         x, spent = _run(recipe, n, batch, seed, callback, store, dtype, device)
@@ -142,7 +142,7 @@ def sample(
         "method": label,
         "seed": seed,
         "n": n,
-        "steps": 0 if recipe.sampler is None else len(recipe.sampler.levels) - 1,
+        "steps": 0 if recipe.sampler is None else len(recipe.sampler.path) - 1,
         **spent,
         "seconds": time.perf_counter() - began,
         **measurement_fit(x, factors),
@@ -214,7 +214,7 @@ def _run(
     prior: Prior = counted
     if isinstance(recipe.prior, Posterior):
         prior = recipe.prior.over(counted)
-    total = len(recipe.sampler.levels) - 1
+    total = len(recipe.sampler.path) - 1
     chunks = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
     parts, counts = [], (0, 0)
     for number, indices in enumerate(chunks):

@@ -23,7 +23,11 @@ class Heun(Sampler):
     """
 
     order = 2
-    calls_per_step = 2
+
+    @property
+    def network_calls(self) -> int:
+        steps = len(self.levels) - 1
+        return 2 * steps - 1 if float(self.levels[-1]) == 0 else 2 * steps
 
     def _step(
         self,

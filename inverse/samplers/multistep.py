@@ -28,6 +28,7 @@ class Multistep(Sampler):
     """
 
     order = 2
+    uses_history = True
 
     def __init__(self, levels: Tensor | Sequence[float], eta: float = 1.0) -> None:
         super().__init__(levels)

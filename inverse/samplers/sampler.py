@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,8 +51,8 @@ class Sampler(ABC):
     order: int
     """Power of the step size with which the law of the samples approaches the exact one."""
 
-    calls_per_step: int = 1
-    """Network calls a step costs."""
+    uses_history: bool = False
+    """Whether a step looks back at the denoised image of the step before."""
 
     stationary: bool = False
     """Whether it settles at each noise level, as Langevin steps do, before it goes to the next."""
@@ -63,6 +64,22 @@ class Sampler(ABC):
         if bool((grid[1:] >= grid[:-1]).any()) or float(grid[-1]) < 0:
             raise ValueError(f"levels must strictly decrease to a last one >= 0, got {grid}")
         self.levels = grid
+
+    @property
+    def path(self) -> Tensor:
+        """(S + 1,) the noise level before each step and after the last; it may stay at one."""
+        return self.levels
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls of one run, whatever the number of samples in its batch."""
+        return len(self.path) - 1
+
+    def settings(self) -> list[Any]:
+        """All that tells this sampler from others, for `checkpoint.fingerprint`."""
+        known = sorted(vars(self).items())
+        inner = [(k, v.settings() if isinstance(v, Sampler) else v) for k, v in known]
+        return [type(self).__name__, inner]
 
     @torch.no_grad()
     def __call__(
@@ -86,8 +103,8 @@ class Sampler(ABC):
             prior: anything with `denoise`.
             n: how many samples; taken from `start` where given.
             seed, indices: sample j follows the stream (seed, indices[j]); by default 0 ... n - 1.
-            start: (n, *event) state at levels[first_step]; by default drawn from the prior at
-                the largest level.
+            start: (n, *event) state at path[first_step]; by default drawn from the prior at
+                the first level.
             first_step, history: to go on from a state: steps already done, and the denoised x0
                 of the last of them.
             noise: another source of noise, with `normal(step)`.
@@ -104,12 +121,13 @@ class Sampler(ABC):
         if len(indices) != n:
             raise ValueError(f"{n} samples need {n} indices, got {len(indices)}")
         noise = noise or NoiseStream(seed, indices, prior.event_shape, dtype, device)
-        x = prior.initial(noise.normal(0), float(self.levels[0])) if start is None else start
-        bound = 1e6 * max(float(self.levels[0]), float(x.abs().max()))
-        total = len(self.levels) - 1
+        path = self.path.tolist()
+        x = prior.initial(noise.normal(0), path[0]) if start is None else start
+        bound = 1e6 * max(path[0], float(x.abs().max()))
+        total = len(path) - 1
         for k in range(first_step, total):
-            sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
-            before = None if history is None else (float(self.levels[k - 1]), history)
+            sigma, sigma_next = path[k], path[k + 1]
+            before = None if history is None else (path[k - 1], history)
             eps = partial(noise.normal, k + 1)
             x, x0 = self._step(prior, x, sigma, sigma_next, eps, before)
             history = x0
@@ -138,7 +156,7 @@ class Sampler(ABC):
         bad = ~(x.abs().reshape(len(x), -1).amax(1) < bound)  # also true where not a number
         if bool(bad.any()):
             raise DivergenceError(
-                f"the run diverged at step {k + 1}/{len(self.levels) - 1}, sigma = {sigma:.4g}, "
+                f"the run diverged at step {k + 1}/{len(self.path) - 1}, sigma = {sigma:.4g}, "
                 f"samples {bad.nonzero().flatten().tolist()} of the batch; try more steps, a "
                 "larger measurement sigma, or another method"
             )
