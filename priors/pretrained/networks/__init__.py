@@ -1,0 +1,1 @@
+"""Networks of published checkpoints for which diffusers has none, their tensors named as there."""
