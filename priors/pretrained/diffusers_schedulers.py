@@ -84,13 +84,13 @@ class NoiseLaw:
             raise ValueError(
                 "time_embedding_type 'fourier' is supported with ScoreSdeVeScheduler only"
             )
-        if embedding == "learned" and not isinstance(self.time, _TableTime):
+        if embedding == "learned" and not isinstance(self.time, TableTime):
             raise ValueError(
                 "time_embedding_type 'learned' needs a scheduler with a table of betas"
             )
 
 
-class _TableTime:
+class TableTime:
     """sigma -> fractional index into an increasing table, linear in log sigma, held at its ends."""
 
     def __init__(self, levels: Tensor) -> None:
@@ -143,7 +143,7 @@ def noise_law(name: str, raw: dict[str, Any]) -> NoiseLaw:
         if config.get("sigma_min") is not None and config.get("sigma_max") is not None:
             ends = config.range("sigma_min", "sigma_max")
         return NoiseLaw("v", ends, time=lambda sigma: sigma.log() / 4)
-    return NoiseLaw(known[kind], ends, time=_TableTime(levels))
+    return NoiseLaw(known[kind], ends, time=TableTime(levels))
 
 
 def _flow(steps: int) -> NoiseLaw:

@@ -23,7 +23,7 @@ from .ranges import pair, rescaled
 from .safe_files import plain_file
 from .weights import read_weights
 
-FORMATS: tuple[str, ...] = ("adm",)
+FORMATS: tuple[str, ...] = ("adm", "score_sde")
 """Names of the modules, in the order in which they are asked."""
 
 READERS: dict[str, str] = {}

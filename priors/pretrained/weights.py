@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -23,6 +24,16 @@ Module = TypeVar("Module", bound=nn.Module)
 # What an archive adds to its tensors: names, shapes, alignment.
 _OVERHEAD = 2**26
 _DEPTH = 64
+# Optimisers keep numbers as NumPy scalars: data, under the names of NumPy 1 and 2.
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_SCALARS: list[Any] = [
+    np.dtype,
+    np.dtypes.Float32DType,
+    np.dtypes.Float64DType,
+    np.dtypes.Int64DType,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+]
 
 
 def read_weights(path: Path, *, max_parameters: int = 2**31) -> dict[str, Any]:
@@ -122,7 +133,8 @@ def _read_torch(path: Path, max_parameters: int) -> dict[str, Any]:
     declared = _declared_bytes(path) if zipped else path.stat().st_size
     _check_total(path, max(declared - _OVERHEAD, 0) // 4, max_parameters)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} is corrupt, or a pickle that asks for code, which is never run: "
