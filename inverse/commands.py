@@ -123,9 +123,12 @@ def reconstruct(args: Namespace) -> None:
 def _load_prior(args: Namespace, label: int | None = None) -> NetworkPrior:
     span = None if args.data_range is None else (args.data_range[0], args.data_range[1])
     try:
-        return priors.load(args.prior, data_range=span, class_label=label)
+        prior = priors.load(args.prior, data_range=span, class_label=label)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"--prior {args.prior}: {error}") from error
+    if not isinstance(prior, NetworkPrior):
+        raise ValueError(f"--prior {args.prior}: latent pipelines are served in Python alone")
+    return prior
 
 
 def _draw(args: Namespace, target: Prior, method: str | None, label: str) -> Samples:

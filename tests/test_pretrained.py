@@ -736,7 +736,7 @@ def test_a_linked_subfolder_and_an_inner_link(folder: Path) -> None:
         ("model_index.json", {"unet": ["my_code", "UNet2DModel"]}, "not a part of diffusers"),
         ("model_index.json", {"scheduler": ["diffusers", "LCMScheduler"]}, "'LCMScheduler' is not"),
         ("model_index.json", {"scheduler": ["diffusers", ["x"]]}, "is not supported"),
-        ("model_index.json", {"vqvae": ["diffusers", "VQModel"]}, "latent space"),
+        ("model_index.json", {"image_encoder": ["diffusers", "X"]}, "beside unet"),
         ("model_index.json", {"unet": [None, None]}, "must name a unet and a scheduler"),
         ("model_index.json", {"auto_map": {}}, "code of its own"),
         ("unet/config.json", {"_class_name": "UNet1DModel"}, "'UNet1DModel'; only UNet2DModel"),

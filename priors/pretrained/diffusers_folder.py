@@ -69,7 +69,7 @@ def read_folder(root: Path) -> PipelineFolder:
         scheduler=read_json(root, scheduler_at + "scheduler_config.json"),
         unet=read_json(root, unet_at + "config.json"),
         facts=facts,
-        weights=_locate_weights(root, unet_at),
+        weights=locate_weights(root, unet_at),
     )
 
 
@@ -134,7 +134,8 @@ def refuse_pickles(names: list[str]) -> None:
             )
 
 
-def _locate_weights(root: Path, at: str) -> Path:
+def locate_weights(root: Path, at: str) -> Path:
+    """The weights in root/at, one safetensors file."""
     if not os.path.lexists(root / at / _WEIGHTS):
         found = sorted(p.name for p in (root / at).iterdir())
         others = [n for n in found if ".safetensors" in n]
@@ -158,8 +159,8 @@ def _scheduler_name(index: dict[str, Any]) -> str:
     extra = sorted(set(parts) - {"unet", "scheduler"})
     if extra:
         raise ValueError(
-            f"model_index.json has parts beside unet and scheduler: {extra}; pipelines in a latent "
-            "space or with text are not supported"[:400]
+            f"model_index.json has parts beside unet and scheduler: {extra}; those of a pipeline "
+            "in a latent space are known only beside its vae"[:400]
         )
     if parts["unet"] != "UNet2DModel":
         raise ValueError(f"the network is a {parts['unet']!r:.80}; only UNet2DModel is supported")

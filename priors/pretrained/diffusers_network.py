@@ -13,6 +13,16 @@ from .diffusers_settings import check_like, defaults, quiet
 from .formats import Options
 from .weights import fill, read_weights
 
+_BY_LEVEL = (
+    "attention_head_dim",
+    "cross_attention_dim",
+    "layers_per_block",
+    "num_attention_heads",
+    "only_cross_attention",
+    "transformer_layers_per_block",
+)
+_COUNTS = ("layers_per_block", "transformer_layers_per_block", "num_layers")
+
 
 class UNet(nn.Module):
     """A UNet2DModel, and perhaps one of its classes, as network(x, time) -> tensor."""
@@ -36,34 +46,40 @@ class UNet(nn.Module):
 
 
 def empty_unet(raw: dict[str, Any]) -> Any:
-    """The network that config.json describes, without memory for its weights."""
+    """The UNet2DModel that config.json describes, without memory for its weights."""
+    if raw.get("class_embed_type") is not None:
+        raise ValueError(f"class_embed_type {raw['class_embed_type']!r:.80} is not supported")
+    return empty_module(raw, "UNet2DModel")
+
+
+def empty_module(raw: dict[str, Any], name: str) -> Any:
+    """The module of diffusers that config.json describes, without memory for its weights."""
     with quiet():
-        from diffusers import UNet2DModel
-    if raw.get("_class_name") != "UNet2DModel":
+        import diffusers
+
+        kind = getattr(diffusers, name)
+    if raw.get("_class_name") != name:
         raise ValueError(
-            f"config.json describes a {raw.get('_class_name')!r:.80}; only UNet2DModel is supported"
+            f"config.json describes a {raw.get('_class_name')!r:.80}; only {name} is supported"
         )
     config = {key: value for key, value in raw.items() if not key.startswith("_")}
-    known = defaults(UNet2DModel)
+    known = defaults(kind)
     unknown = sorted(set(config) - set(known))
     if unknown:
-        raise ValueError(
-            f"config.json has settings that UNet2DModel does not know: {unknown}"[:400]
-        )
+        raise ValueError(f"config.json has settings that {name} does not know: {unknown}"[:400])
     for key, value in config.items():
-        check_like(known[key], value, f"config.json: {key}")
-    if (
-        not 0 < (config.get("layers_per_block") or 2) <= 64
-        or len(config.get("block_out_channels") or ()) > 32
-    ):
+        # A few settings are one number or one for each level.
+        for one in value if key in _BY_LEVEL and isinstance(value, list) else [value]:
+            check_like(known[key], one, f"config.json: {key}")
+    counts = [config.get(key) or 2 for key in _COUNTS]
+    flat = [n for count in counts for n in (count if isinstance(count, list) else [count])]
+    if not all(0 < n <= 64 for n in flat) or len(config.get("block_out_channels") or ()) > 32:
         raise ValueError("config.json: at most 64 layers_per_block and 32 block_out_channels")
-    if config.get("class_embed_type") is not None:
-        raise ValueError(f"class_embed_type {config['class_embed_type']!r:.80} is not supported")
     try:
         with quiet(), torch.device("meta"):
-            return UNet2DModel.from_config(config)
+            return kind.from_config(config)
     except Exception as error:
-        raise ValueError(f"config.json does not describe a UNet2DModel: {error}"[:400]) from error
+        raise ValueError(f"config.json does not describe a {name}: {error}"[:400]) from error
 
 
 def fill_unet(unet: Any, path: Path, options: Options, max_parameters: int) -> None:

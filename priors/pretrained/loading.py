@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..latent import LatentPrior
 from ..network import NetworkPrior
 from .diffusers_pipeline import build_pipeline
 from .diffusers_schedulers import SCHEDULERS
 from .formats import Options, build, read_checkpoint
+from .latent_folder import build_latent, is_latent
+from .latent_networks import Conditions
 from .ranges import pair
 
 __all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load"]
@@ -38,16 +42,21 @@ def load(
     data_range: tuple[float, float] | None = None,
     sigma_range: tuple[float, float] | None = None,
     class_label: int | str | None = None,
+    prompt_embeds: Tensor | str | os.PathLike[str] | None = None,
+    negative_prompt_embeds: Tensor | str | os.PathLike[str] | None = None,
+    guidance_scale: float | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     max_parameters: int = 2**31,
-) -> NetworkPrior:
+) -> NetworkPrior | LatentPrior:
     """A prior from a bundled name, a diffusers pipeline folder or a checkpoint file.
 
     A folder holds model_index.json, unet/config.json, unet/diffusion_pytorch_model.safetensors
     and scheduler/scheduler_config.json (older ones keep the last three at the top), and may hold
-    a prior.json as `save` writes it. A file (.safetensors, .pt, .pth, .ckpt, .pkl) is recognised by
-    the names of its tensors; where they leave the network's settings open, pass `settings`.
+    a prior.json as `save` writes it. One with a vae gives a `LatentPrior`: event_shape and
+    sigma_range are of latents, data_range is of images. A file (.safetensors, .pt, .pth, .ckpt,
+    .pkl) is recognised by the names of its tensors; where they leave the network's settings open,
+    pass `settings`.
     Nothing that a file asks for is executed.
 
     Args:
@@ -61,6 +70,11 @@ def load(
         sigma_range: noise levels in data units between which samplers run; by default what
             prior.json or the scheduler says, a level of infinite noise left out.
         class_label: which class, for a network with class embeddings, and for no other.
+        prompt_embeds: of a latent pipeline with text, the prompt's embedding, (L, C) or (1, L, C),
+            or a safetensors file that holds it: the text encoder is not run.
+        negative_prompt_embeds, guidance_scale: for `ClassifierFreeGuidance` of a latent pipeline,
+            the scale, and with text the embedding without the condition (the empty prompt's);
+            with classes it is the null class.
         device: where the network goes; by default the CPU.
         dtype: what the network computes in, float32 by default whatever the file holds. Images
             of another dtype are converted for the network and its answer is converted back.
@@ -81,13 +95,27 @@ def load(
         dtype=_dtype(dtype),
         source=Path(source).name if isinstance(source, str | os.PathLike) else "",
     )
+    conditions = Conditions(prompt_embeds, negative_prompt_embeds, guidance_scale)
     path = _find(source)
     if path.is_dir():
         if settings is not None:
             raise ValueError("a folder states its own settings; leave settings out")
+        if is_latent(path):
+            return build_latent(path, options, conditions, max_parameters)
+        _refuse(conditions)
         return build_pipeline(path, options, max_parameters)
+    _refuse(conditions)
     content = read_checkpoint(path, max_parameters)
     return build(content, settings, options)
+
+
+def _refuse(conditions: Conditions) -> None:
+    if conditions:
+        raise ValueError(
+            "prompt_embeds, negative_prompt_embeds and guidance_scale are of latent pipelines; "
+            "guide others by ClassifierFreeGuidance(load(..., class_label=k), "
+            'load(..., class_label="null"), scale)'
+        )
 
 
 def _find(source: str | os.PathLike[str]) -> Path:
