@@ -21,6 +21,7 @@ __all__ = [
     "condition",
     "likelihoods",
     "methods",
+    "plots",
     "sample",
     "samplers",
 ]
@@ -37,7 +38,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("likelihoods", "samplers"):
+    if name in ("likelihoods", "plots", "samplers"):
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

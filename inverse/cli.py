@@ -25,6 +25,11 @@ A prior is in Hounsfield units if its data range starts at -1000 or below. Such 
 slices, and with --forward ct its sinogram and --sigma are line integrals of attenuation, without
 unit; with any other prior they are in its unit times mm."""
 
+SAMPLERS = (
+    "multistep", "heun", "ancestral", "ddim", "euler-maruyama", "predictor-corrector",
+    "annealed-langevin", "langevin",
+)  # fmt: skip
+
 SAVED = ("samples.npy", "mean.npy", "std.npy", "diagnostics.json", "panel.png")
 
 
@@ -142,6 +147,9 @@ def parser() -> argparse.ArgumentParser:
 
     one = add("sample", "draw images from a prior, or of one of its classes", SAVED)
     _add_sampling(one)
+    one.add_argument("--sampler", choices=SAMPLERS, metavar="NAME", help="instead of --method: "
+                     f"{', '.join(SAMPLERS)}; --steps noise levels (100), for langevin steps at "
+                     "the smallest")  # fmt: skip
     one.add_argument("--class", dest="label", type=int, metavar="K", help="draw this class only")
     one.add_argument("--classifier", metavar="NAME|FOLDER", help="for --class: noise-"
                      "conditional; by default the prior's own")  # fmt: skip

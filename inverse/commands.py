@@ -23,7 +23,7 @@ from .figures import Column, panel
 from .io import write_bytes
 from .measurement import data_range, in_hounsfield_units, measure
 from .result import Samples
-from .samplers import Step
+from .samplers import Sampler, Step, named
 
 Progress = Callable[[int, int], None]
 
@@ -70,6 +70,8 @@ def draw_from_prior(args: Namespace) -> None:
     """Draw from a prior, or from its posterior given a class."""
     if args.label is None and (args.classifier or args.method):
         raise ValueError("--method and --classifier: need a --class; leave them out, or add it")
+    if args.sampler and args.method:
+        raise ValueError("--sampler and --method: give one of them")
     classifier = args.classifier
     if args.label is not None and not classifier and args.prior in pretrained.bundled_names():
         classifier = f"{args.prior}-noisy"
@@ -77,7 +79,8 @@ def draw_from_prior(args: Namespace) -> None:
     target: Prior = prior
     if classifier:
         target = inverse.condition(prior, load_classifier(classifier), torch.tensor(args.label))
-    samples = _draw(args, target, args.method if classifier else None, "sampling")
+    sampler = None if args.sampler is None else named(args.sampler, target, args.steps or 100)
+    samples = _draw(args, target, args.method if classifier else None, "sampling", sampler)
     panel(args.out / "panel.png", _sample_columns(samples, 8), window=_window(prior))
     print(f"{args.n} samples in {samples.diagnostics['seconds']:.1f} s are in {args.out}")
 
@@ -131,11 +134,14 @@ def _load_prior(args: Namespace, label: int | None = None) -> NetworkPrior:
     return prior
 
 
-def _draw(args: Namespace, target: Prior, method: str | None, label: str) -> Samples:
+def _draw(
+    args: Namespace, target: Prior, method: str | None, label: str, sampler: Sampler | None = None
+) -> Samples:
     """Draw and save; samples that are not finite are refused, not saved."""
+    steps = args.steps if sampler is None else None
     with progress(label) as show:
         samples = inverse.sample(
-            target, args.n, method=method, steps=args.steps, seed=args.seed,
+            target, args.n, method=method, steps=steps, seed=args.seed, sampler=sampler,
             callback=lambda step: show(step.index, step.total),
         )  # fmt: skip
     bad = int((~samples.x.isfinite()).sum())

@@ -17,6 +17,7 @@ import inverse
 import priors
 from forward_models import Classifier, ConvClassifier, NoisyClassifier, save_classifier
 from inverse import cli, demo, figures
+from inverse.samplers.names import NAMES, named
 from priors.training import unet
 
 CT = str(get_testdata_file("CT_small.dcm", download=False))
@@ -111,6 +112,28 @@ def test_methods_lists_every_method(capsys):
 
 
 class TestSample:
+    @pytest.mark.parametrize("name", cli.SAMPLERS)
+    def test_every_sampler_by_its_name(self, name, grey, tmp_path, capsys):
+        out = tmp_path / "out"
+        argv = ["sample", "--prior", grey, "-n", "2", "--steps", "2", "--sampler", name]
+        assert cli.main([*argv, "--out", str(out)]) == 0
+        assert names(out) == SAVED
+        report = json.loads((out / "diagnostics.json").read_text())
+        sampler = named(name, priors.load(grey), 2)
+        assert report["method"] == type(sampler).__name__
+        assert report["network_calls"] == sampler.network_calls
+
+    def test_the_samplers_are_those_of_the_library_and_in_the_help(self, fails, tmp_path, capsys):
+        assert tuple(NAMES) == cli.SAMPLERS
+        assert cli.main(["sample", "--help"]) == 0
+        listed = "".join(capsys.readouterr().out.split())  # lines break at hyphens
+        assert all(name in listed for name in cli.SAMPLERS)
+        argv = ("sample", "--prior", "digits", "--out", tmp_path / "out", "--sampler")
+        assert "invalid choice" in fails(*argv, "dpm")
+        assert "give one of them" in fails(*argv, "heun", "--method", "dps", "--class", "3")
+        with pytest.raises(ValueError, match=r"unknown sampler 'hein'; known: .* mean 'heun'"):
+            named("hein", priors.Gaussian(torch.zeros(1), 1.0))
+
     def test_end_to_end_and_the_seed_decides_the_bytes(self, grey, tmp_path):
         outs = []
         for name, seed in (("a", 1), ("b", 1), ("c", 2)):

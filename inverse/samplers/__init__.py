@@ -11,6 +11,7 @@ from .euler_maruyama import EulerMaruyama
 from .heun import Heun
 from .langevin import Langevin
 from .multistep import Multistep
+from .names import named
 from .predictor_corrector import PredictorCorrector
 from .sampler import Callback, DivergenceError, Sampler, Step
 
@@ -29,4 +30,5 @@ __all__ = [
     "annealing_levels",
     "annealing_step",
     "largest_distance",
+    "named",
 ]
