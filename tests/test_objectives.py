@@ -206,6 +206,11 @@ def test_fisher_divergence_of_gaussians():
         size = float(torch.linalg.inv(TRUTH.moments()[1] + s**2 * torch.eye(3)).trace())
         assert abs(float(relative.value[k]) - expected / size) < 4.5 * float(relative.error[k])
         assert float(relative.error[k]) < 0.05 * expected / size
+    # A score that is half the true one: the ratio has no error at all.
+    narrow, wide = (Gaussian(torch.zeros(2, dtype=torch.float64), v) for v in (1.0, 3.0))
+    half = fisher_divergence(wide, narrow, 1.0, 10, generator(), relative=True)
+    assert float(half.value) == pytest.approx(0.25, rel=1e-12)
+    assert float(half.error) < 1e-12
     none = fisher_divergence(TRUTH, TRUTH, 0.5, 10, generator())
     assert none.value.shape == ()
     assert float(none.value) == 0

@@ -87,7 +87,8 @@ class ExactScoreMatching(Objective):
 def risk(prior: Prior, x: Tensor, sigma: Tensor, terms: Terms) -> Tensor:
     """sigma^4 (|s|^2 + 2 tr ds/dx) + n sigma^2, (B,), from one network call and `terms`.
 
-    Differentiable once more where grad is on; works where it is off.
+    Differentiable once more where grad is on; works where it is off, the caller's sum then being
+    free of the graph.
     """
     training = torch.is_grad_enabled()
     # The fused attention kernels have no second derivative.
@@ -103,5 +104,4 @@ def risk(prior: Prior, x: Tensor, sigma: Tensor, terms: Terms) -> Tensor:
 
         square, trace = terms(score, vjp)
         s2 = sigma.flatten() ** 2
-        error = s2**2 * (square + 2 * trace) + event_size(tuple(x.shape[1:])) * s2
-    return error if training else error.detach()
+        return s2**2 * (square + 2 * trace) + event_size(tuple(x.shape[1:])) * s2
