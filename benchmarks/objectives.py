@@ -2,10 +2,10 @@
 
     python benchmarks/objectives.py
 
-The same network (from the same weights), draws and noise levels for every objective; the printed
-error is E |s_theta - s|^2 / E |s|^2 of the averaged (EMA) weights at each noise level, and over
-all of them. "Spread" is the standard deviation of one sample's loss in the last batch
-(that of the edm weighting is of another loss). Times are processor time of a training step.
+The same network (from the same weights), draws and noise levels for every objective. The error is
+E |s_theta - s|^2 / E |s|^2 of the averaged (EMA) weights, at each noise level in the file and its
+mean over them in print. "Spread" is the standard deviation of one sample's loss in the last batch
+(for the edm weighting of another loss). Times are processor time of a training step.
 """
 
 from __future__ import annotations
