@@ -108,10 +108,10 @@ def architecture(content: dict[str, Any], flags: dict[str, Any], source: str) ->
         heads_up=heads_up if heads_up > 0 else heads,
         head_channels=head_channels if head_channels > 0 else None,
     )
-    if width % 2 or any(n % made_of.groups for n in channels):
+    if width % 2 or any(n % 32 for n in channels):
         raise ValueError(
             f"{source} does not fit an ADM U-Net: {width} channels must be even and {channels} "
-            f"multiples of {made_of.groups}"
+            "multiples of 32"
         )
     return made_of
 

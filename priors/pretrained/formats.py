@@ -23,10 +23,10 @@ from .ranges import pair, rescaled
 from .safe_files import plain_file
 from .weights import read_weights
 
-FORMATS: tuple[str, ...] = ("adm", "score_sde")
+FORMATS: tuple[str, ...] = ("adm", "edm", "score_sde")
 """Names of the modules, in the order in which they are asked."""
 
-READERS: dict[str, str] = {}
+READERS: dict[str, str] = {".pkl": "edm_pickle"}
 """Suffixes whose files `weights.read_weights` cannot read -> modules with one that can."""
 
 Pair = tuple[float, float]

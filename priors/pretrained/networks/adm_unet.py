@@ -36,7 +36,7 @@ class AdmArchitecture:
         heads, heads_up: attention heads on the way down and in the middle, and on the way up.
         head_channels: channels per head, in place of their number.
         split_first: whether the channels of q k v are [q, k, v] of all heads, or [head][q, k, v].
-        groups: of every norm.
+        group_size: a norm has 32 groups, or fewer so that each has at least so many channels.
     """
 
     in_channels: int
@@ -52,7 +52,11 @@ class AdmArchitecture:
     heads: int = 1
     heads_up: int = 1
     head_channels: int | None = None
-    groups: int = 32
+    group_size: int = 1
+
+    def groups(self, channels: int) -> int:
+        """How many groups a norm of so many channels has."""
+        return max(min(32, channels // self.group_size), 1)
 
 
 class AdmUNet(nn.Module):
@@ -73,11 +77,11 @@ class AdmUNet(nn.Module):
             self.label_emb = nn.Embedding(a.classes, size)
 
         def res(source: int, target: int, resize: str | None = None) -> nn.Module:
-            return ResBlock(source, target, size, a.scale_shift, a.groups, resize)
+            return ResBlock(a, source, target, resize)
 
         def attend(channels: int, heads: int) -> nn.Module:
             heads = heads if a.head_channels is None else channels // a.head_channels
-            return Attention(channels, heads, a.split_first, a.groups)
+            return Attention(a, channels, heads)
 
         width = a.channels[0]
         coarsest = len(a.channels) - 1
@@ -108,7 +112,7 @@ class AdmUNet(nn.Module):
                     layers.append(res(width, width, "up") if a.resblock_updown else Upsample(width))
                 self.output_blocks.append(Stage(layers))
         last = nn.Conv2d(width, a.out_channels, 3, padding=1)
-        self.out = nn.Sequential(nn.GroupNorm(a.groups, width), nn.SiLU(), last)
+        self.out = nn.Sequential(nn.GroupNorm(a.groups(width), width), nn.SiLU(), last)
         self.width = a.width
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
@@ -145,26 +149,20 @@ class Stage(nn.ModuleList):
 class ResBlock(nn.Module):
     """A residual block; resize is "down" (mean of 2 x 2), "up" (each value 2 x 2 times) or None."""
 
-    def __init__(
-        self,
-        source: int,
-        target: int,
-        embedding: int,
-        scale_shift: bool,
-        groups: int,
-        resize: str | None,
-    ) -> None:
+    def __init__(self, a: AdmArchitecture, source: int, target: int, resize: str | None) -> None:
         super().__init__()
-        self.scale_shift, self.resize = scale_shift, resize
+        self.scale_shift, self.resize = a.scale_shift, resize
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(groups, source), nn.SiLU(), nn.Conv2d(source, target, 3, padding=1)
+            nn.GroupNorm(a.groups(source), source),
+            nn.SiLU(),
+            nn.Conv2d(source, target, 3, padding=1),
         )
         self.emb_layers = nn.Sequential(
-            nn.SiLU(), nn.Linear(embedding, (2 if scale_shift else 1) * target)
+            nn.SiLU(), nn.Linear(4 * a.width, (2 if a.scale_shift else 1) * target)
         )
         # The third place is that of dropout, which a trained network has no use for.
         self.out_layers = nn.Sequential(
-            nn.GroupNorm(groups, target),
+            nn.GroupNorm(a.groups(target), target),
             nn.SiLU(),
             nn.Identity(),
             nn.Conv2d(target, target, 3, padding=1),
@@ -192,10 +190,10 @@ class ResBlock(nn.Module):
 class Attention(nn.Module):
     """Every pixel attends to all others, in several heads."""
 
-    def __init__(self, channels: int, heads: int, split_first: bool, groups: int) -> None:
+    def __init__(self, a: AdmArchitecture, channels: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.split_first = heads, split_first
-        self.norm = nn.GroupNorm(groups, channels)
+        self.heads, self.split_first = heads, a.split_first
+        self.norm = nn.GroupNorm(a.groups(channels), channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = nn.Conv1d(channels, channels, 1)
 
