@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from priors import (
@@ -24,7 +27,10 @@ from priors import (
     Mixture,
     NetworkPrior,
     SubVP,
+    load,
 )
+from priors.pretrained.networks.adm_unet import AdmArchitecture, AdmUNet
+from priors.pretrained.networks.song_unet import SongArchitecture, SongUNet
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -259,6 +265,37 @@ def network_prior(name: str, inner) -> NetworkPrior:
 def inner_prior() -> Mixture:
     return Mixture(0.5 * normal(3, 1, 2, 2), 0.05, _weights(3))
 
+
+def _loaded(network, settings) -> NetworkPrior:
+    """A checkpoint of a network with random weights, written and loaded, in float64."""
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.randn(value.shape, generator=generator) / value[0].numel() ** 0.5
+        for name, value in network.state_dict().items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file(state, path)
+        return load(path, settings=settings, dtype=torch.float64)
+
+
+def _loaded_adm() -> NetworkPrior:
+    made_of = AdmArchitecture(3, 6, 32, (32,), 1, (True,), None, True, True, False)
+    flags = {"image_size": 4, "num_heads": 1, "use_new_attention_order": False}
+    return _loaded(AdmUNet(made_of), flags | {"noise_schedule": "linear"})
+
+
+def _loaded_edm() -> NetworkPrior:
+    made_of = SongArchitecture(
+        in_channels=3, out_channels=3, size=4, width=8, channels=(8,), blocks=1,
+        attention=(True,), noise_width=8, embedding=8, classes=None, fourier=False,
+        encoder="standard", decoder="standard", taps=2,
+    )  # fmt: skip
+    return _loaded(SongUNet(made_of), {"class_name": "VEPrecond"})
+
+
+# Random weights: denoisers that are no posterior means, with all else that a prior promises.
+LOADED = {"ADM": _loaded_adm, "EDM": _loaded_edm}
 
 CONTRACT = EXACT | {
     f"network {name}": lambda name=name: network_prior(name, inner_prior())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import pickle
@@ -154,6 +155,16 @@ def test_names_may_be_the_preconditioners(tmp_path):
     priors.load(path, settings=settings, class_label=1)
     with pytest.raises(ValueError, match="table u of noise levels is not that"):
         priors.load(path, settings=settings | {"M": 1000, "C_2": 0.1}, class_label=1)
+
+
+def test_settings_may_lie_beside_the_file(tmp_path):
+    settings = CASES["NCSN++ under EDM"]
+    path = write(tmp_path, random_state(settings))
+    (tmp_path / "model.json").write_text(json.dumps(settings))
+    found = priors.load(path, class_label=1)
+    assert found.sigma_data == settings["sigma_data"]
+    with pytest.raises(ValueError, match="label_dim is 5"):
+        priors.load(path, class_label=1, settings=settings | {"label_dim": 5})
 
 
 def test_another_size_of_images(tmp_path):

@@ -12,6 +12,7 @@ from prior_cases import (
     CONTRACT,
     EXACT,
     GAUSSIANS,
+    LOADED,
     MIXTURES,
     NETWORKS,
     SINGULAR,
@@ -77,7 +78,7 @@ def test_covariance_is_the_denoisers_derivative(make, sigma):
     close(prior.covariance(x, sigma)[0], prior.denoise(x, sigma), 1e-12)
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_covariance_serves_a_batch_with_a_level_for_each(make):
     prior = make()
     levels = torch.tensor([0.1, 0.8, 9.0], dtype=torch.float64)
@@ -87,7 +88,7 @@ def test_covariance_serves_a_batch_with_a_level_for_each(make):
         close(whole[i], prior.covariance(x[i : i + 1], sigma)[1](v[i : i + 1])[0], 1e-10)
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 @pytest.mark.parametrize("sigma", LEVELS)
 def test_score_and_denoiser_are_tweedies_pair(make, sigma):
     prior = make()
@@ -96,7 +97,7 @@ def test_score_and_denoiser_are_tweedies_pair(make, sigma):
     close(rebuilt, prior.denoise(x, sigma), 1e-10 * max(1.0, sigma))
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_batch_items_do_not_know_each_other(make):
     prior = make()
     x = noisy(prior, 0.5, batch=4)
@@ -109,7 +110,7 @@ def test_batch_items_do_not_know_each_other(make):
         close(scores[i : i + 1], prior.score(one, sigma), 1e-10)
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_no_noise_leaves_the_image(make):
     prior = make()
     x = noisy(prior, 0.5)
@@ -121,7 +122,7 @@ def test_no_noise_leaves_the_image(make):
     assert float(product(torch.ones_like(x)).abs().max()) == 0
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_float32(make):
     prior = make()
     x = noisy(prior, 0.5)
@@ -139,7 +140,7 @@ def test_float32(make):
     close(prior.denoise(x, 0.5), prior.denoise(x.clone(), 0.5), 1e-15)
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_nothing_outside_is_touched(make):
     prior = make()
     x, sigma = noisy(prior, 0.5), torch.full((3,), 0.5, dtype=torch.float64)
@@ -157,7 +158,7 @@ def test_nothing_outside_is_touched(make):
     assert not prior.denoise(x, sigma).requires_grad
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_bad_inputs_are_refused(make):
     prior = make()
     x = noisy(prior, 0.5)
@@ -182,7 +183,7 @@ def test_bad_inputs_are_refused(make):
         prior.score(x, 0.0)
 
 
-@over(CONTRACT)
+@over(CONTRACT | LOADED)
 def test_the_denoiser_is_differentiable(make):
     prior = make()
     x = noisy(prior, 0.5).requires_grad_()

@@ -10,6 +10,7 @@ A format is a module of this room with
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from ..network import NetworkPrior
 from .ranges import pair, rescaled
-from .safe_files import plain_file
+from .safe_files import plain_file, read_json
 from .weights import read_weights
 
 FORMATS: tuple[str, ...] = ("adm", "edm", "score_sde")
@@ -97,6 +98,12 @@ def read_checkpoint(path: Path, max_parameters: int) -> dict[str, Any]:
     plain_file(path)
     module: Any = importlib.import_module(f".{reader}", __package__)
     return module.read_weights(path, max_parameters=max_parameters)  # type: ignore[no-any-return]
+
+
+def settings_beside(path: Path) -> dict[str, Any] | None:
+    """What model.json says beside model.safetensors, or another checkpoint of its name."""
+    name = f"{path.stem}.json"
+    return read_json(path.parent, name) if os.path.lexists(path.parent / name) else None
 
 
 def build(content: dict[str, Any], settings: Settings, options: Options) -> NetworkPrior:

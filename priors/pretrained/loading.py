@@ -17,7 +17,7 @@ from ..latent import LatentPrior
 from ..network import NetworkPrior
 from .diffusers_pipeline import build_pipeline
 from .diffusers_schedulers import SCHEDULERS
-from .formats import Options, build, read_checkpoint
+from .formats import Options, build, read_checkpoint, settings_beside
 from .latent_folder import build_latent, is_latent
 from .latent_networks import Conditions
 from .ranges import pair
@@ -63,7 +63,8 @@ def load(
         source: a bundled name, or the path of a folder or file; a bundled name goes first
             ("./name" for a folder of the same name).
         settings: how the network of a checkpoint file was made, where the file does not say: a
-            dictionary or a published model's name, as the file's format defines it.
+            dictionary or a published model's name, as the file's format defines it; by default
+            what a .json of the file's name says beside it.
         event_shape: (C, H, W) of one image; by default the source's own.
         data_range: what the user's images span; by default what prior.json says, else the
             network's own range: (-1, 1), or (0, 1) under a ScoreSdeVeScheduler.
@@ -106,7 +107,7 @@ def load(
         return build_pipeline(path, options, max_parameters)
     _refuse(conditions)
     content = read_checkpoint(path, max_parameters)
-    return build(content, settings, options)
+    return build(content, settings_beside(path) if settings is None else settings, options)
 
 
 def _refuse(conditions: Conditions) -> None:
