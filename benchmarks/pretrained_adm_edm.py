@@ -1,0 +1,85 @@
+"""Published ADM and EDM networks at their real sizes: random weights in the published layout,
+loaded, and the denoiser beside the paper's formulas in float64.
+
+    PYTHONPATH=.:tests python benchmarks/pretrained_adm_edm.py [NAME ...]
+
+Prints for every configuration its millions of weights, the side of the image, the seconds that
+`load` takes, and the relative difference of D - x, which is all that the network adds. Images are
+the smallest on which every layer has more than one pixel, for time; the networks take any size. The
+largest need 10 GB of memory.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import edm_reference
+import test_adm
+import torch
+from safetensors.torch import save_file
+from test_edm import complete, noisy
+from torch import Tensor
+
+import priors
+from priors.pretrained.adm_flags import PUBLISHED as ADM
+from priors.pretrained.edm_settings import PUBLISHED as EDM
+
+Denoiser = Callable[[Tensor], Tensor]
+LABEL = 7
+
+
+@torch.no_grad()
+def compare(
+    name: str, state: dict[str, Tensor], side: int, label: int | None, sigma: Tensor, D: Denoiser
+) -> None:
+    x = noisy(sigma, side)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file(state, path)
+        start = time.perf_counter()
+        prior = priors.load(path, settings=name, class_label=label, event_shape=(3, side, side))
+        seconds = time.perf_counter() - start
+        found = prior.denoise(x.float(), sigma.float()).double()
+        del prior
+    exact = D(x)
+    error = float((found - exact).norm() / (exact - x).norm())
+    count = sum(value.numel() for value in state.values()) / 1e6
+    print(f"{name:36s} {count:6.1f} M  {side:3d}  {seconds:5.1f} s  {error:.1e}", flush=True)
+
+
+def adm(name: str) -> None:
+    flags = test_adm.defaults(**ADM[name])
+    state = test_adm.random_state(flags, classes=1000)
+    label = LABEL if flags["class_cond"] else None
+    step = torch.tensor([300])
+    sigma = test_adm.sigmas(flags)[step]
+
+    def D(x: Tensor) -> Tensor:
+        x_t = x / (1 + sigma**2).sqrt()
+        return x - sigma * test_adm.reference(state, flags, x_t, step, label)[:, :3]
+
+    compare(name, state, 2 ** len(test_adm.ratios(flags)), label, sigma, D)
+
+
+def edm(name: str) -> None:
+    settings: dict[str, Any] = complete(name)
+    state = edm_reference.random_state(settings)
+    label = LABEL if settings["label_dim"] else None
+    sigma = torch.tensor([0.5], dtype=torch.float64)
+    if settings["class_name"] == "iDDPMPrecond":  # its times are whole
+        sigma = torch.tensor(edm_reference.cosine_levels(settings), dtype=torch.float64)[[700]]
+
+    def D(x: Tensor) -> Tensor:
+        return edm_reference.denoised(state, settings, x, sigma, label)
+
+    compare(name, state, 2 ** len(settings["channel_mult"]), label, sigma, D)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or [*ADM, *EDM]:
+        (adm if name in ADM else edm)(name)
