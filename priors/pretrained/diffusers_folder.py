@@ -15,10 +15,10 @@ from typing import Any
 
 from .diffusers_schedulers import SCHEDULERS
 from .diffusers_settings import quiet
-from .safe_files import publish, read_json, regular_file, sha256, write_json
+from .diffusers_weights import Weights, find_weights
+from .safe_files import publish, read_json, sha256, write_json
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 _FACTS = {
     "format": int,
@@ -42,12 +42,16 @@ class PipelineFolder:
     scheduler: dict[str, Any]
     unet: dict[str, Any]
     facts: dict[str, Any]
-    weights: Path
+    weights: Weights
 
     def check_weights(self) -> None:
         """Refuse weights whose checksum is not the one that prior.json recorded."""
         expected = self.facts.get("sha256")
-        if expected is not None and (found := sha256(self.weights)) != expected:
+        if expected is None:
+            return
+        if len(self.weights.files) != 1:
+            raise ValueError("prior.json records a SHA-256, which is of one file of weights")
+        if (found := sha256(next(iter(self.weights.files.values())))) != expected:
             raise ValueError(
                 f"{_WEIGHTS} is corrupt or was changed: prior.json expects SHA-256 {expected}, "
                 f"found {found}; fetch or save the folder again"
@@ -69,7 +73,7 @@ def read_folder(root: Path) -> PipelineFolder:
         scheduler=read_json(root, scheduler_at + "scheduler_config.json"),
         unet=read_json(root, unet_at + "config.json"),
         facts=facts,
-        weights=locate_weights(root, unet_at),
+        weights=find_weights(root, unet_at),
     )
 
 
@@ -122,27 +126,6 @@ def check_facts(facts: dict[str, Any]) -> None:
     for key in ("stride", "patch"):
         if not 1 <= facts.get(key, 1) <= 2**16:
             raise ValueError(f"prior.json: {key} must be from 1 to {2**16}, got {facts[key]}")
-
-
-def refuse_pickles(names: list[str]) -> None:
-    for name in names:
-        if name.lower().endswith(_PICKLES):
-            raise ValueError(
-                f"{name} is a pickle, which can run code: never read. Where you trust it, convert "
-                "it once with UNet2DModel.from_pretrained(...).save_pretrained(..., "
-                "safe_serialization=True)"
-            )
-
-
-def locate_weights(root: Path, at: str) -> Path:
-    """The weights in root/at, one safetensors file."""
-    if not os.path.lexists(root / at / _WEIGHTS):
-        found = sorted(p.name for p in (root / at).iterdir())
-        others = [n for n in found if ".safetensors" in n]
-        if others:
-            raise ValueError(f"expected one file {at}{_WEIGHTS}, found {', '.join(others[:4])}")
-        refuse_pickles(found)
-    return regular_file(root, at + _WEIGHTS)
 
 
 def _scheduler_name(index: dict[str, Any]) -> str:

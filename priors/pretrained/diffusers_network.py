@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .diffusers_settings import check_like, defaults, quiet
+from .diffusers_weights import Weights
 from .formats import Options
-from .weights import fill, read_weights
+from .weights import fill
 
 _BY_LEVEL = (
     "attention_head_dim",
@@ -82,13 +82,13 @@ def empty_module(raw: dict[str, Any], name: str) -> Any:
         raise ValueError(f"config.json does not describe a {name}: {error}"[:400]) from error
 
 
-def fill_unet(unet: Any, path: Path, options: Options, max_parameters: int) -> None:
-    """Give a network without memory the tensors of its weights file."""
-    stored = read_weights(path, max_parameters=max_parameters)
+def fill_unet(unet: Any, weights: Weights, options: Options, max_parameters: int) -> None:
+    """Give a network without memory the tensors of its weights."""
+    stored = weights.read(max_parameters)
     tensors = {_modern(name): value for name, value in stored.items()}
     if len(tensors) != len(stored):
-        raise ValueError(f"{path.name} holds some tensors twice, under an old and a new name")
-    fill(unet, tensors, source=path.name, device=options.device, dtype=options.dtype)
+        raise ValueError(f"{weights.name} holds some tensors twice, under an old and a new name")
+    fill(unet, tensors, source=weights.name, device=options.device, dtype=options.dtype)
 
 
 def _modern(name: str) -> str:

@@ -30,7 +30,6 @@ Schedules and Sample Steps are Flawed", 2023, https://arxiv.org/abs/2305.08891 (
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +37,7 @@ import torch
 from torch import Tensor
 
 from .diffusers_settings import Settings
+from .times import FlowTime, LevelTime, LogTime, TableTime, TimeMap
 
 TABLE_SCHEDULERS = (
     "DDIMParallelScheduler",
@@ -72,7 +72,7 @@ class NoiseLaw:
 
     parametrization: str
     sigma_range: tuple[float, float]
-    time: Callable[[Tensor], Tensor] | None = None
+    time: TimeMap
     sigma_data: float = 0.5
     edm_sign: int = 1
     network_range: tuple[float, float] = (-1.0, 1.0)
@@ -90,21 +90,6 @@ class NoiseLaw:
             )
 
 
-class TableTime:
-    """sigma -> fractional index into an increasing table, linear in log sigma, held at its ends."""
-
-    def __init__(self, levels: Tensor) -> None:
-        self.log_levels = levels.log()
-
-    def __call__(self, sigma: Tensor) -> Tensor:
-        table = self.log_levels.to(sigma.device)
-        value = sigma.to(table.dtype).log()
-        upper = torch.searchsorted(table, value).clamp(1, len(table) - 1)
-        below, above = table[upper - 1], table[upper]
-        index = upper - 1 + (value - below) / (above - below)
-        return index.clamp(0, len(table) - 1)
-
-
 def noise_law(name: str, raw: dict[str, Any]) -> NoiseLaw:
     """The law of the noise under a scheduler of this class with these settings."""
     stated = raw.get("_class_name", name)
@@ -119,12 +104,13 @@ def noise_law(name: str, raw: dict[str, Any]) -> NoiseLaw:
         return NoiseLaw(
             "edm",
             config.range("sigma_min", "sigma_max"),
+            LogTime(),
             sigma_data=config.number("sigma_data", 1e-12, 1e12),
             edm_sign=1 if kind == "epsilon" else -1,
         )
     if name in _SCORE_SCHEDULERS:
         ends = config.range("sigma_min", "sigma_max")
-        return NoiseLaw("score", ends, network_range=(0.0, 1.0))
+        return NoiseLaw("score", ends, LevelTime(), network_range=(0.0, 1.0))
     steps = config.count("num_train_timesteps", 2, 100_000)
     if name in _FLOW_SCHEDULERS:
         if config.get("invert_sigmas"):
@@ -142,16 +128,13 @@ def noise_law(name: str, raw: dict[str, Any]) -> NoiseLaw:
     if config.get("timestep_type") == "continuous" and kind == "v_prediction":
         if config.get("sigma_min") is not None and config.get("sigma_max") is not None:
             ends = config.range("sigma_min", "sigma_max")
-        return NoiseLaw("v", ends, time=lambda sigma: sigma.log() / 4)
-    return NoiseLaw(known[kind], ends, time=TableTime(levels))
+        return NoiseLaw("v", ends, LogTime())
+    return NoiseLaw(known[kind], ends, TableTime(levels))
 
 
 def _flow(steps: int) -> NoiseLaw:
     # t = 1 is pure noise, at infinite sigma: the range ends one step before it.
-    def time(sigma: Tensor) -> Tensor:
-        return steps * sigma / (1 + sigma)
-
-    return NoiseLaw("flow", (1 / (steps - 1), float(steps - 1)), time=time)
+    return NoiseLaw("flow", (1 / (steps - 1), float(steps - 1)), FlowTime(steps))
 
 
 def _table(config: Settings, steps: int) -> Tensor:

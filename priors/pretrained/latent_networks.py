@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..guidance import Conditioned
-from .diffusers_folder import locate_weights
 from .diffusers_network import UNet, class_index, empty_module, empty_unet, fill_unet
 from .diffusers_settings import defaults, quiet
+from .diffusers_weights import find_weights
 from .formats import Options
 from .safe_files import read_json
 from .weights import read_weights
@@ -69,7 +69,7 @@ class Part:
 
     def filled(self, module: Any, options: Options, max_parameters: int) -> Any:
         """The module with the part's weights."""
-        weights = locate_weights(self.root, f"{self.name}/")
+        weights = find_weights(self.root, f"{self.name}/")
         fill_unet(module, weights, options, max_parameters)
         return module.eval().requires_grad_(False)
 

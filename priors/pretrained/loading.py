@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..latent import LatentPrior
 from ..network import NetworkPrior
+from . import hub
 from .diffusers_pipeline import build_pipeline
 from .diffusers_schedulers import SCHEDULERS
 from .formats import Options, build, read_checkpoint, settings_beside
@@ -47,21 +48,26 @@ def load(
     guidance_scale: float | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    revision: str = "main",
     max_parameters: int = 2**31,
 ) -> NetworkPrior | LatentPrior:
-    """A prior from a bundled name, a diffusers pipeline folder or a checkpoint file.
+    """A prior from a bundled name, a diffusers pipeline folder, a checkpoint file or a hub id.
 
     A folder holds model_index.json, unet/config.json, unet/diffusion_pytorch_model.safetensors
     and scheduler/scheduler_config.json (older ones keep the last three at the top), and may hold
-    a prior.json as `save` writes it. One with a vae gives a `LatentPrior`: event_shape and
-    sigma_range are of latents, data_range is of images. A file (.safetensors, .pt, .pth, .ckpt,
-    .pkl) is recognised by the names of its tensors; where they leave the network's settings open,
-    pass `settings`.
-    Nothing that a file asks for is executed.
+    a prior.json as `save` writes it. Its weights may be in shards, and in .bin where there are no
+    safetensors. One with a vae gives a `LatentPrior`: event_shape and sigma_range are of latents,
+    data_range is of images. A file (.safetensors, .pt, .pth, .ckpt, .pkl) is recognised by the
+    names of its tensors; where they leave the network's settings open, pass `settings`.
+
+    A hub id "org/name" that is neither of these stands for a pipeline folder on the Hugging Face
+    hub: the copy in huggingface_hub's cache where there is one, else it is downloaded into that
+    cache, only its JSON and weights, with a progress bar; HF_HUB_OFFLINE=1 forbids it. Nothing
+    that a file asks for is executed.
 
     Args:
-        source: a bundled name, or the path of a folder or file; a bundled name goes first
-            ("./name" for a folder of the same name).
+        source: a bundled name, the path of a folder or file, or a hub id, tried in this order
+            ("./name" for a folder of a bundled prior's name).
         settings: how the network of a checkpoint file was made, where the file does not say: a
             dictionary or a published model's name, as the file's format defines it; by default
             what a .json of the file's name says beside it.
@@ -70,7 +76,9 @@ def load(
             network's own range: (-1, 1), or (0, 1) under a ScoreSdeVeScheduler.
         sigma_range: noise levels in data units between which samplers run; by default what
             prior.json or the scheduler says, a level of infinite noise left out.
-        class_label: which class, for a network with class embeddings, and for no other.
+        class_label: which class, for a network with class embeddings, and for no other; "null" is
+            the last of them, where the network was trained with one more embedding than classes
+            that stands for none of them (nothing in a folder tells whether it was).
         prompt_embeds: of a latent pipeline with text, the prompt's embedding, (L, C) or (1, L, C),
             or a safetensors file that holds it: the text encoder is not run.
         negative_prompt_embeds, guidance_scale: for `ClassifierFreeGuidance` of a latent pipeline,
@@ -79,9 +87,11 @@ def load(
         device: where the network goes; by default the CPU.
         dtype: what the network computes in, float32 by default whatever the file holds. Images
             of another dtype are converted for the network and its answer is converted back.
+        revision: which branch, tag or commit of a hub id.
         max_parameters: refuse files that declare more values, before memory is taken.
     Raises:
-        FileNotFoundError: the source or one of its files is missing.
+        FileNotFoundError: the source or one of its files is missing, or a hub id is not in the
+            cache and cannot be downloaded.
         ValueError: an unknown name, network, scheduler, format or setting; a file that is
             corrupt, truncated, too large, outside the folder, a pickle that asks for code, or
             not what prior.json recorded.
@@ -97,7 +107,7 @@ def load(
         source=Path(source).name if isinstance(source, str | os.PathLike) else "",
     )
     conditions = Conditions(prompt_embeds, negative_prompt_embeds, guidance_scale)
-    path = _find(source)
+    path = _find(source, revision, max_parameters)
     if path.is_dir():
         if settings is not None:
             raise ValueError("a folder states its own settings; leave settings out")
@@ -119,7 +129,7 @@ def _refuse(conditions: Conditions) -> None:
         )
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
+def _find(source: str | os.PathLike[str], revision: str, max_parameters: int) -> Path:
     if not isinstance(source, str | os.PathLike):
         raise TypeError(f"source must be a name or a path, got {type(source).__name__}")
     names = bundled_names()
@@ -137,9 +147,9 @@ def _find(source: str | os.PathLike[str]) -> Path:
             f"unknown prior {source!r:.80}{hint} Bundled: {', '.join(names) or 'none'}. "
             "Else pass the path of a diffusers folder or of a checkpoint file."
         )
-    raise FileNotFoundError(
-        f"no folder or file {source!s:.200}; hub names are not downloaded: pass a path"
-    )
+    if isinstance(source, str) and hub.is_id(source):
+        return hub.fetch(source, revision, max_parameters)
+    raise FileNotFoundError(f"no folder or file {source!s:.200}")
 
 
 def _device(device: torch.device | str | None) -> torch.device:

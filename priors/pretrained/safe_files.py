@@ -20,7 +20,11 @@ _HEADER_LIMIT = 100 * 2**20
 
 
 def regular_file(root: Path, part: str) -> Path:
-    """root/part, refused unless it is a regular file that lies in root."""
+    """root/part, refused unless it is a regular file that lies in root.
+
+    In huggingface_hub's cache a snapshot's files are links to the blobs of its own repository,
+    models--org--name/snapshots/revision/part -> models--org--name/blobs/hash: these are followed.
+    """
     try:
         real = (root / part).resolve(strict=True)
         mode = real.stat().st_mode
@@ -28,7 +32,11 @@ def regular_file(root: Path, part: str) -> Path:
         raise FileNotFoundError(f"{root.name} has no {part}") from error
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{part} cannot be read: {error}") from error
-    if not real.is_relative_to(root.resolve()):
+    base = root.resolve()
+    allowed = [base]
+    if base.parent.name == "snapshots" and base.parent.parent.name.startswith("models--"):
+        allowed.append(base.parent.parent / "blobs")
+    if not any(real.is_relative_to(place) for place in allowed):
         raise ValueError(
             f"{part} is a link that leaves the folder {root.name}: not read. Copy the folder with "
             "its links followed (cp -rL)"

@@ -59,7 +59,7 @@ def read_weights(path: Path, *, max_parameters: int = 2**31) -> dict[str, Any]:
     # A safetensors file starts with the length of its header, 8 bytes, and the header's brace.
     if start[8:] == b"{" or path.suffix == ".safetensors":
         return _read_safetensors(path, max_parameters)
-    return _read_torch(path, max_parameters)
+    return _read_torch(path, start[:4] == b"PK\x03\x04", max_parameters)
 
 
 def fill(
@@ -128,8 +128,7 @@ def _read_safetensors(path: Path, max_parameters: int) -> dict[str, Any]:
         raise ValueError(f"{path.name} is corrupt: {error}") from error
 
 
-def _read_torch(path: Path, max_parameters: int) -> dict[str, Any]:
-    zipped = zipfile.is_zipfile(path)
+def _read_torch(path: Path, zipped: bool, max_parameters: int) -> dict[str, Any]:
     declared = _declared_bytes(path) if zipped else path.stat().st_size
     _check_total(path, max(declared - _OVERHEAD, 0) // 4, max_parameters)
     try:

@@ -1,0 +1,100 @@
+"""Pipelines on the Hugging Face hub, through huggingface_hub's own cache on this machine.
+
+A hub id is an explicit request: what is not in the cache is downloaded, only JSON and weights.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+_CONFIGS = re.compile(
+    r"(model_index|prior|config|scheduler_config|.*\.index)\.json|"
+    r"[a-z0-9_]{1,40}/(config|scheduler_config|.*\.index)\.json"
+)
+_WEIGHTS = re.compile(
+    r"(?P<part>[a-z0-9_]{1,40}/)?(diffusion_pytorch_model|model|pytorch_model)"
+    r"(-\d{5}-of-\d{5})?\.(?P<suffix>safetensors|bin)"
+)
+
+
+def is_id(source: str) -> bool:
+    """Whether a text reads as org/name."""
+    return _ID.fullmatch(source) is not None and ".." not in source
+
+
+def fetch(name: str, revision: str, max_parameters: int) -> Path:
+    """The folder of a hub id: the cache's where it is complete, else downloaded.
+
+    Raises:
+        FileNotFoundError: not cached, and offline or unreachable; no such repository or revision.
+        ValueError: the repository declares more than max_parameters can take.
+    """
+    cached = _cached(name, revision)
+    if cached is not None:
+        return cached
+    from huggingface_hub import constants, errors, snapshot_download
+
+    if constants.is_offline_mode():
+        raise FileNotFoundError(
+            f"{name} at {revision} is not in the hub's cache, and HF_HUB_OFFLINE forbids to "
+            "download it: unset HF_HUB_OFFLINE, or copy the folder here and pass its path"
+        )
+    try:
+        files = wanted(_listing(name, revision))
+        size = sum(files.values())
+        if size > 4 * max_parameters + 2**26:
+            raise ValueError(
+                f"{name} has {size} bytes of weights, more than max_parameters = {max_parameters} "
+                "at four bytes each; raise max_parameters if that is meant"
+            )
+        return Path(snapshot_download(name, revision=revision, allow_patterns=sorted(files)))
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise FileNotFoundError(
+            f"no folder or file {name!r}, and the hub has no such repository at {revision!r:.80}"
+        ) from error
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"no folder or file {name!r}, and the hub cannot be reached to download it "
+            f"({type(error).__name__}): check the connection, or pass the path of a folder"
+        ) from error
+
+
+def wanted(sizes: dict[str, int]) -> dict[str, int]:
+    """Of a repository's files, the JSON and weights of a pipeline, and their sizes.
+
+    Of each part's weights those in safetensors, or .bin where it has no safetensors.
+    """
+    weights = {path: match for path in sizes if (match := _WEIGHTS.fullmatch(path))}
+    safe = {match["part"] for match in weights.values() if match["suffix"] == "safetensors"}
+    return {
+        path: size
+        for path, size in sizes.items()
+        if _CONFIGS.fullmatch(path)
+        or (
+            path in weights
+            and (weights[path]["suffix"] == "safetensors" or weights[path]["part"] not in safe)
+        )
+    }
+
+
+def _listing(name: str, revision: str) -> dict[str, int]:
+    """The files of a repository and their sizes, as the hub states them."""
+    from huggingface_hub import HfApi
+
+    info: Any = HfApi().model_info(name, revision=revision, files_metadata=True)
+    return {file.rfilename: file.size or 0 for file in info.siblings or ()}
+
+
+def _cached(name: str, revision: str) -> Path | None:
+    """The snapshot in the cache, where it has an index and each part that the index names."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        root = Path(snapshot_download(name, revision=revision, local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, ValueError, OSError):
+        return None
+    return root if os.path.lexists(root / "model_index.json") else None
