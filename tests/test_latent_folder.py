@@ -360,5 +360,5 @@ def test_weights_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         priors.load(folder, prompt_embeds=prompt())
     path.unlink()
     path.with_suffix(".bin").write_bytes(b"pickle")
-    with pytest.raises(ValueError, match="is a pickle"):
+    with pytest.raises(ValueError, match="a pickle that asks for code"):
         priors.load(folder, prompt_embeds=prompt())

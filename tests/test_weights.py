@@ -100,6 +100,8 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
             read_weights(path)
         with pytest.raises(ValueError, match="asks for code, which is never run"):
             priors.load(path)
+    with pytest.raises(ValueError, match=rf"never run \({os.system.__module__}\.system\)"):
+        read_weights(tmp_path / "zip.pt")
     assert not canary.exists()
     subprocess.run(["touch", str(canary)], check=True)
     assert canary.exists()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -135,9 +136,10 @@ def _read_torch(path: Path, zipped: bool, max_parameters: int) -> dict[str, Any]
         with torch.serialization.safe_globals(_NUMPY_SCALARS):
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
         raise ValueError(
-            f"{path.name} is corrupt, or a pickle that asks for code, which is never run: "
-            f"{str(error).splitlines()[0]:.200}. Where you trust it, convert it once with "
+            f"{path.name} is corrupt, or a pickle that asks for code, which is never run"
+            f"{f' ({asked[1]})' if asked else ''}. Where you trust it, convert it once with "
             "safetensors.torch.save_file(network.state_dict(), path)"
         ) from error
     except Exception as error:  # damaged bytes make torch's readers raise errors of every kind
