@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import scipy.signal
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from priors.pretrained.score_sde_settings import PUBLISHED
 
 ORDER = {
     "biggan": ("GroupNorm_0", "Conv_0", "Dense_0", "GroupNorm_1", "Conv_1", "Conv_2"),
@@ -246,3 +249,54 @@ def checkpoint(config: dict[str, Any], averages: dict[str, Tensor]) -> dict[str,
         },
         "step": 3,
     }
+
+
+def case(published: str, **changes: Any) -> dict[str, Any]:
+    """A published configuration at a small size."""
+    small = {
+        "data.image_size": 8,
+        "model.nf": 8,
+        "model.ch_mult": [1, 2],
+        "model.num_res_blocks": 1,
+        "model.attn_resolutions": [4],
+    }
+    given = {key.replace("_", ".", 1): value for key, value in changes.items()}
+    return {**PUBLISHED[published], **small, **given}
+
+
+RESIDUAL = "ve/cifar10_ncsnpp_continuous"
+SKIP = "ve/celebahq_256_ncsnpp_continuous"
+PLUS = "vp/cifar10_ddpmpp_continuous"
+THREE = [1, 2, 2]
+CASES = {
+    "NCSN++ VE": case(RESIDUAL, model_num_res_blocks=2),
+    "NCSN++ VE, both pyramids": case(SKIP, model_ch_mult=THREE),
+    "NCSN++ VE, discrete": case("ve/cifar10_ncsnpp"),
+    "NCSN++ VE, one channel": case("ve/fastmri_knee_320_ncsnpp_continuous", model_ch_mult=THREE),
+    "NCSN++ VE, score": case(RESIDUAL, model_scale_by_sigma=False, data_centered=True),
+    "NCSN++ VE, other filters": case(RESIDUAL, model_fir_kernel=[1, 4, 2]),
+    "NCSN++ VE, means": case(SKIP, model_fir=False, model_skip_rescale=False),
+    "NCSN++ VE, unconditional": case(RESIDUAL, model_conditional=False, model_fir=False),
+    "DDPM++ VP": case(PLUS, model_num_res_blocks=2),
+    "DDPM++ VP, discrete": case("vp/cifar10_ddpmpp"),
+    "DDPM++ sub-VP": case("subvp/cifar10_ddpmpp_continuous", model_ch_mult=THREE),
+    "DDPM++ VP, DDPM blocks": case(PLUS, model_resblock_type="ddpm"),
+    "DDPM++ VP, no convolutions": case(
+        PLUS, model_resblock_type="ddpm", model_resamp_with_conv=False, model_fir=True
+    ),
+    "DDPM VP": case("vp/cifar10_ddpm_continuous", model_nf=32),
+    "DDPM VP, discrete": case("vp/cifar10_ddpm", model_nf=32),
+}
+
+
+def save(config: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    weights = draw(config)
+    path = folder / "checkpoint.pth"
+    torch.save(checkpoint(config, weights), path)
+    return path, weights
+
+
+def images(config: dict[str, Any], count: int = 2) -> Tensor:
+    shape = (config["data.num_channels"], config["data.image_size"], config["data.image_size"])
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, *shape, generator=generator, dtype=torch.float64)

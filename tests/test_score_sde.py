@@ -1,78 +1,20 @@
-"""Checkpoints of score_sde_pytorch: the denoiser against the papers' formulas, and every refusal.
+"""Priors of score_sde_pytorch: the denoiser against the papers' formulas and against diffusers.
 
-The networks are evaluated by `published_score_sde`; two of them also by diffusers, which holds them
-exactly.
+`published_score_sde` evaluates the networks; two of them diffusers holds exactly.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import scipy.signal
 import torch
-from published_score_sde import Published, checkpoint, draw
+from published_score_sde import CASES, SKIP, Published, case, images, save
 from torch import Tensor
 
 import priors
-from priors.pretrained.networks import fir
-from priors.pretrained.score_sde_settings import PUBLISHED, read_settings
-
-
-def case(published: str, **changes: Any) -> dict[str, Any]:
-    """A published configuration at a small size."""
-    small = {
-        "data.image_size": 8,
-        "model.nf": 8,
-        "model.ch_mult": [1, 2],
-        "model.num_res_blocks": 1,
-        "model.attn_resolutions": [4],
-    }
-    given = {key.replace("_", ".", 1): value for key, value in changes.items()}
-    return {**PUBLISHED[published], **small, **given}
-
-
-RESIDUAL = "ve/cifar10_ncsnpp_continuous"
-SKIP = "ve/celebahq_256_ncsnpp_continuous"
-PLUS = "vp/cifar10_ddpmpp_continuous"
-THREE = [1, 2, 2]
-CASES = {
-    "NCSN++ VE": case(RESIDUAL, model_num_res_blocks=2),
-    "NCSN++ VE, both pyramids": case(SKIP, model_ch_mult=THREE),
-    "NCSN++ VE, discrete": case("ve/cifar10_ncsnpp"),
-    "NCSN++ VE, one channel": case("ve/fastmri_knee_320_ncsnpp_continuous", model_ch_mult=THREE),
-    "NCSN++ VE, score": case(RESIDUAL, model_scale_by_sigma=False, data_centered=True),
-    "NCSN++ VE, other filters": case(RESIDUAL, model_fir_kernel=[1, 4, 2]),
-    "NCSN++ VE, means": case(SKIP, model_fir=False, model_skip_rescale=False),
-    "NCSN++ VE, unconditional": case(RESIDUAL, model_conditional=False, model_fir=False),
-    "DDPM++ VP": case(PLUS, model_num_res_blocks=2),
-    "DDPM++ VP, discrete": case("vp/cifar10_ddpmpp"),
-    "DDPM++ sub-VP": case("subvp/cifar10_ddpmpp_continuous", model_ch_mult=THREE),
-    "DDPM++ VP, DDPM blocks": case(PLUS, model_resblock_type="ddpm"),
-    "DDPM++ VP, no convolutions": case(
-        PLUS, model_resblock_type="ddpm", model_resamp_with_conv=False, model_fir=True
-    ),
-    "DDPM VP": case("vp/cifar10_ddpm_continuous", model_nf=32),
-    "DDPM VP, discrete": case("vp/cifar10_ddpm", model_nf=32),
-}
-
-
-def save(config: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    weights = draw(config)
-    path = folder / "checkpoint.pth"
-    torch.save(checkpoint(config, weights), path)
-    return path, weights
-
-
-def images(config: dict[str, Any], count: int = 2) -> Tensor:
-    shape = (config["data.num_channels"], config["data.image_size"], config["data.image_size"])
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(count, *shape, generator=generator, dtype=torch.float64)
 
 
 def expected(config: dict[str, Any], F: Any, x0: Tensor, t: float) -> tuple[float, Tensor, Tensor]:
@@ -157,6 +99,21 @@ def test_noise_levels_and_units(name, tmp_path):
         assert_close(other.denoise(a * x + b, a * 0.3), a * own.denoise(x, 0.3) + b, 1e-10)
 
 
+@pytest.mark.parametrize(
+    "name", ["NCSN++ VE, both pyramids", "NCSN++ VE, discrete", "DDPM++ sub-VP"]
+)
+def test_a_level_for_each_image(name, tmp_path):
+    config = CASES[name]
+    path, _ = save(config, tmp_path)
+    prior = priors.load(path, settings=config, dtype=torch.float64)
+    x, levels = images(config, 3), torch.tensor([0.0, 0.2, 30.0], dtype=torch.float64)
+    together = prior.denoise(x, levels)
+    assert not together.requires_grad
+    assert torch.equal(together[0], x[0])
+    for i in (1, 2):
+        assert_close(together[i], prior.denoise(x[i : i + 1], float(levels[i]))[0], 1e-12)
+
+
 def test_a_table_of_levels_is_continuous(tmp_path):
     for name in ("NCSN++ VE, discrete", "DDPM++ VP, discrete"):
         config = CASES[name]
@@ -166,197 +123,6 @@ def test_a_table_of_levels_is_continuous(tmp_path):
         with torch.no_grad():
             near = prior.denoise(x.expand(2, -1, -1, -1), torch.tensor([0.5, 0.5 * (1 + 1e-7)]))
         assert 0 < float((near[0] - near[1]).abs().max()) < 1e-4
-
-
-# --- what the file holds ----------------------------------------------------------------------
-
-
-def same(path: Path, other: Path, config: dict[str, Any]) -> bool:
-    x = images(config)
-    with torch.no_grad():
-        a, b = (priors.load(p, settings=config).denoise(x, 0.3) for p in (path, other))
-    return torch.equal(a, b)
-
-
-def edited(folder: Path, config: dict[str, Any], edit: Any, name: str = "edited.pth") -> Path:
-    content = checkpoint(config, draw(config))
-    result = edit(content)
-    torch.save(content if result is None else result, folder / name)
-    return folder / name
-
-
-def test_layers_without_weights_may_have_numbers(tmp_path):
-    """Some versions of the code number the resampling of the image, which has no weights."""
-    config = CASES["NCSN++ VE, both pyramids"]
-    path, _ = save(config, tmp_path)
-
-    def spaced(content):
-        model = {}
-        for name, value in content["model"].items():
-            parts = name.split(".")
-            if parts[1] == "all_modules" and int(parts[2]) > 7:
-                parts[2] = str(int(parts[2]) + 1)
-            model[".".join(parts)] = value
-        content["model"] = model
-
-    assert same(path, edited(tmp_path, config, spaced), config)
-
-
-def test_numpy_scalars_of_old_and_new_files_are_numbers(tmp_path):
-    """NumPy 2 renamed the module that scalars are pickled under; optimisers hold some."""
-    config = CASES["NCSN++ VE"]
-    path, _ = save(config, tmp_path)
-    names = {b"numpy._core.multiarray", b"numpy.core.multiarray"}
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: archive.read(info) for info in archive.infolist()}
-    (pickled,) = (name for name in members if name.endswith("data.pkl"))
-    (stored,) = (name for name in names if name in members[pickled])
-    (other,) = names - {stored}
-    renamed = tmp_path / "renamed.pth"
-    with zipfile.ZipFile(renamed, "w") as archive:
-        for name, value in members.items():
-            archive.writestr(name, value.replace(stored, other) if name == pickled else value)
-    assert same(path, renamed, config)
-
-
-def test_averages_alone_are_a_checkpoint_too(tmp_path):
-    from safetensors.torch import save_file
-
-    config = CASES["NCSN++ VE"]
-    path, weights = save(config, tmp_path)
-    bare = tmp_path / "averages.safetensors"
-    save_file({name: value.contiguous() for name, value in weights.items()}, bare)
-    assert same(path, bare, config)
-
-
-def test_settings_by_dictionary_file_and_name(tmp_path):
-    config = CASES["NCSN++ VE"]
-    nested: dict[str, Any] = {"seed": 42, "optim": {"lr": 2e-4}}
-    for key, value in config.items():
-        section, name = key.split(".")
-        nested.setdefault(section, {})[name] = value
-    nested["model"] |= {"dropout": 0.1, "nonlinearity": "swish", "ema_rate": 0.999}
-    file = tmp_path / "config.json"
-    file.write_text(json.dumps(nested))
-    assert read_settings(nested) == read_settings(str(file)) == read_settings(config)
-    for name in PUBLISHED:
-        read_settings(name)
-    with pytest.raises(ValueError, match=r"pass settings.*ve/cifar10_ncsnpp"):
-        priors.load(save(config, tmp_path)[0])
-    with pytest.raises(ValueError, match="did you mean 've/cifar10_ncsnpp_continuous'"):
-        read_settings("ve/cifar10_ncsnpp_continous")
-
-
-BETAS = {"model_beta_min": 0.1, "model_beta_max": 20.0}
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"model_nf": None}, "model.nf is missing"),
-        ({"model_nf": 2.5}, "whole number"),
-        ({"model_nf": True}, "whole number"),
-        ({"model_nf": 10**6}, "from 1 to"),
-        ({"model_nf": 7}, "even"),
-        ({"model_nf": 10}, "do not describe a network"),
-        ({"model_ch_mult": [1, -2]}, "positive numbers"),
-        ({"model_ch_mult": [1] * 99}, "at most 16"),
-        ({"model_progressive": "residual"}, "one of none, output_skip"),
-        ({"model_progressive_combine": "cat"}, "'cat' is not supported"),
-        ({"model_nonlinearity": "elu"}, "'elu' is not supported"),
-        ({"model_depth": 3}, "model.depth is unknown"),
-        ({"model_fir_kernel": [1]}, "two values"),
-        ({"model_sigma_min": 60}, "not below"),
-        ({"model_embedding_type": "positional"}, "needs model.embedding_type 'fourier'"),
-        ({"training_sde": "vpsde", **BETAS}, "model.scale_by_sigma needs"),
-        ({"training_continuous": False}, "needs training.continuous"),
-        ({"data_image_size": 9}, "cannot be halved"),
-        ({"data_centered": "yes"}, "true or false"),
-        ({"model_resblock_type": "ddpm"}, "cannot run it"),
-    ],
-)
-def test_settings_that_no_network_has_are_refused(changes, message, tmp_path):
-    path, _ = save(case(RESIDUAL), tmp_path)
-    settings = case(RESIDUAL, **changes)
-    settings = {key: value for key, value in settings.items() if value is not None}
-    with pytest.raises(ValueError, match=message):
-        priors.load(path, settings=settings)
-
-
-def lost_average(content):
-    content["ema"]["shadow_params"].pop(3)
-
-
-def long_average(content):
-    content["ema"]["shadow_params"].append(torch.zeros(3))
-
-
-def wrong_average(content):
-    shadows = content["ema"]["shadow_params"]
-    shadows[2], shadows[4] = shadows[4], shadows[2]
-
-
-def no_average(content):
-    del content["ema"]
-
-
-def lost_weight(content):
-    del content["model"]["module.all_modules.1.bias"]
-
-
-def wrong_weight(content):
-    content["model"]["module.all_modules.1.bias"] = torch.zeros(5)
-
-
-def extra_weight(content):
-    content["model"]["module.all_modules.1.gamma"] = torch.zeros(5)
-
-
-def another_name(content):
-    content["model"]["module.head.weight"] = torch.zeros(5)
-
-
-def another_order(content):
-    content["model"].move_to_end("module.all_modules.1.bias")
-
-
-def infinite_average(content):
-    content["ema"]["shadow_params"][1][0] = math.inf
-
-
-def other_levels(content):
-    content["model"]["module.sigmas"] = torch.from_numpy(np.geomspace(378, 0.01, 1000))
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lost_average, "averages for .* trained parameters"),
-        (long_average, "averages for .* trained parameters"),
-        (wrong_average, r"average 2 has shape .* all_modules\.2\.weight is"),
-        (no_average, "no list ema.shadow_params"),
-        (lost_weight, "missing all_modules.1.bias"),
-        (wrong_weight, r"all_modules.1.bias has shape \(5,\)"),
-        (extra_weight, "unexpected all_modules.1.gamma"),
-        (another_name, "module.head.weight.*no layer"),
-        (another_order, "cannot be assigned"),
-        (infinite_average, "not finite"),
-        (other_levels, "states 1000 noise levels"),
-    ],
-)
-def test_checkpoints_that_do_not_fit_are_refused(edit, message, tmp_path):
-    config = CASES["NCSN++ VE"]
-    with pytest.raises(ValueError, match=message):
-        priors.load(edited(tmp_path, config, edit), settings=config)
-
-
-def test_shapes_and_classes_are_the_networks_own(tmp_path):
-    config = CASES["NCSN++ VE"]
-    path, _ = save(config, tmp_path)
-    with pytest.raises(ValueError, match="takes images of"):
-        priors.load(path, settings=config, event_shape=(3, 16, 16))
-    with pytest.raises(ValueError, match="knows no classes"):
-        priors.load(path, settings=config, class_label=1)
 
 
 # --- diffusers, where it holds the network ----------------------------------------------------
@@ -491,38 +257,3 @@ def test_equals_diffusers_ddpm(tmp_path):
         alpha, sigma = math.sqrt(abar[t]), math.sqrt(1 / abar[t] - 1)
         eps = unet(alpha * x, t).sample
         assert_close(prior.denoise(x, sigma), x - sigma * eps, 1e-5)
-
-
-# --- resampling -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", [[1, 3, 3, 1], [1, 2, 1], [1, 1], [1, 5, 2, 0.5, 3]])
-def test_resampling_against_direct_convolution(kernel):
-    x = torch.randn(2, 3, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    k = np.outer(kernel, kernel) / np.sum(kernel) ** 2
-    extra = len(kernel) - 2
-    first, last = (extra + 1) // 2, extra // 2
-
-    def convolved(image, before, after, k):
-        return scipy.signal.convolve2d(np.pad(image, (before, after)), k, mode="valid")
-
-    spread = np.zeros((2, 3, 12, 8))
-    spread[..., ::2, ::2] = x
-    up, down = fir.up(x, kernel).numpy(), fir.down(x, kernel).numpy()
-    for b, c in np.ndindex(2, 3):
-        direct = convolved(x[b, c].numpy(), first, last, k)[::2, ::2]
-        np.testing.assert_allclose(down[b, c], direct, atol=1e-13)
-        # One pixel more before than `down` has, for the zeros that follow the last pixel.
-        direct = convolved(spread[b, c], first + 1, last, 4 * k)
-        np.testing.assert_allclose(up[b, c], direct, atol=1e-13)
-    flat = torch.ones(1, 1, 16, 16, dtype=torch.float64)
-    inner = fir.down(flat, kernel)[..., 3:-3, 3:-3]
-    torch.testing.assert_close(inner, torch.ones_like(inner), atol=1e-13, rtol=0)
-
-
-def test_symmetric_filters_keep_the_centre():
-    ramp = torch.arange(16.0, dtype=torch.float64).expand(1, 1, 16, 16)
-    inner = fir.down(ramp, [1, 3, 3, 1])[0, 0, 4, 2:-2]
-    torch.testing.assert_close(inner, torch.arange(4.5, 12, 2, dtype=torch.float64))
-    inner = fir.up(ramp, [1, 3, 3, 1])[0, 0, 8, 4:-4]
-    torch.testing.assert_close(inner, torch.arange(1.75, 13.5, 0.5, dtype=torch.float64))
