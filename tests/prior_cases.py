@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from published_score_sde import RESIDUAL, case, save
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -294,8 +295,14 @@ def _loaded_edm() -> NetworkPrior:
     return _loaded(SongUNet(made_of), {"class_name": "VEPrecond"})
 
 
+def _loaded_score_sde() -> NetworkPrior:
+    config = case(RESIDUAL, model_ch_mult=[1])
+    with tempfile.TemporaryDirectory() as folder:
+        return load(save(config, Path(folder))[0], settings=config, dtype=torch.float64)
+
+
 # Random weights: denoisers that are no posterior means, with all else that a prior promises.
-LOADED = {"ADM": _loaded_adm, "EDM": _loaded_edm}
+LOADED = {"ADM": _loaded_adm, "EDM": _loaded_edm, "NCSN++": _loaded_score_sde}
 
 CONTRACT = EXACT | {
     f"network {name}": lambda name=name: network_prior(name, inner_prior())

@@ -1,7 +1,7 @@
 """Published checkpoints at their real sizes: random weights in the published layout, loaded, and
 the denoiser beside an independent evaluation in float64.
 
-    PYTHONPATH=.:tests python benchmarks/pretrained.py [NAME ...]
+    PYTHONPATH=.:tests python benchmarks/pretrained_score_sde.py [NAME ...]
 
 Prints for every configuration its millions of weights, the seconds that `load` takes, and the
 relative difference of D - x, which is all that the network adds. 256 x 256 images take minutes.
