@@ -20,6 +20,13 @@ from .safe_files import publish, read_json, sha256, write_json
 
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 
+# The consistency models' pipeline leaves the input's scaling to the scheduler, as EDM needs.
+_PIPELINES = {
+    "EDMEulerScheduler": "ConsistencyModelPipeline",
+    "DDPMScheduler": "DDPMPipeline",
+    "ScoreSdeVeScheduler": "ScoreSdeVePipeline",
+}
+
 _FACTS = {
     "format": int,
     "name": str,
@@ -30,13 +37,18 @@ _FACTS = {
     "any_size": bool,
     "stride": int,
     "patch": int,
+    "parametrization": str,
+    "schedule": dict,
     "sha256": str,
 }
 
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """What a folder says; facts are prior.json's, with any_size, stride and patch always there."""
+    """What a folder says; facts are prior.json's, with any_size, stride and patch always there.
+
+    Where prior.json states the law of the noise the scheduler is not read: its name is empty.
+    """
 
     scheduler_name: str
     scheduler: dict[str, Any]
@@ -60,7 +72,7 @@ class PipelineFolder:
 
 def read_folder(root: Path) -> PipelineFolder:
     """The JSON of a folder, checked as far as files go, and where its weights are."""
-    name = _scheduler_name(read_json(root, "model_index.json"))
+    index = read_json(root, "model_index.json")
     unet_at = "unet/" if (root / "unet").is_dir() else ""
     scheduler_at = "scheduler/" if (root / "scheduler").is_dir() else ""
     facts: dict[str, Any] = {"any_size": False, "stride": 1, "patch": 1}
@@ -68,9 +80,11 @@ def read_folder(root: Path) -> PipelineFolder:
         stated = read_json(root, "prior.json")
         check_facts(stated)
         facts |= stated
+    own_law = "parametrization" in facts
+    name = "" if own_law else _scheduler_name(index)
     return PipelineFolder(
         scheduler_name=name,
-        scheduler=read_json(root, scheduler_at + "scheduler_config.json"),
+        scheduler={} if own_law else read_json(root, scheduler_at + "scheduler_config.json"),
         unet=read_json(root, unet_at + "config.json"),
         facts=facts,
         weights=find_weights(root, unet_at),
@@ -78,23 +92,25 @@ def read_folder(root: Path) -> PipelineFolder:
 
 
 def write_folder(target: Path, unet: Any, scheduler: Any, facts: dict[str, Any]) -> None:
-    """Write a UNet2DModel, its scheduler and prior.json; see `publish` for a save cut short."""
+    """Write a UNet2DModel, a scheduler or None, and prior.json; see `publish` for one cut short."""
     from diffusers import __version__ as version
 
-    # Of diffusers' pipelines the consistency models' is the one that leaves the input's scaling to
-    # the scheduler, as EDM needs; none unfolds patches.
-    index = {
-        "_class_name": "ConsistencyModelPipeline" if facts["patch"] == 1 else "DiffusionPipeline",
+    # No pipeline of diffusers unfolds patches.
+    whole = _PIPELINES.get(type(scheduler).__name__) if facts["patch"] == 1 else None
+    index: dict[str, Any] = {
+        "_class_name": whole or "DiffusionPipeline",
         "_diffusers_version": version,
-        "scheduler": ["diffusers", type(scheduler).__name__],
         "unet": ["diffusers", "UNet2DModel"],
     }
+    if scheduler is not None:
+        index["scheduler"] = ["diffusers", type(scheduler).__name__]
     target.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
     try:
         with quiet():
             unet.save_pretrained(draft / "unet", safe_serialization=True, max_shard_size="1TB")
-            scheduler.save_pretrained(draft / "scheduler")
+            if scheduler is not None:
+                scheduler.save_pretrained(draft / "scheduler")
         # safetensors makes its files readable to their owner only.
         weights, config = draft / "unet" / _WEIGHTS, draft / "unet" / "config.json"
         weights.chmod(config.stat().st_mode)
@@ -103,7 +119,7 @@ def write_folder(target: Path, unet: Any, scheduler: Any, facts: dict[str, Any])
         parts = (
             "unet/config.json",
             f"unet/{_WEIGHTS}",
-            "scheduler/scheduler_config.json",
+            *(["scheduler/scheduler_config.json"] if scheduler is not None else []),
             "prior.json",
         )
         publish(draft, target, parts, "model_index.json")

@@ -36,6 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..schedule import Schedule
 from .diffusers_settings import Settings
 from .times import FlowTime, LevelTime, LogTime, TableTime, TimeMap
 
@@ -76,6 +77,7 @@ class NoiseLaw:
     sigma_data: float = 0.5
     edm_sign: int = 1
     network_range: tuple[float, float] = (-1.0, 1.0)
+    schedule: Schedule | None = None
 
     def check_embedding(self, embedding: str) -> None:
         """Refuse a network whose time embedding means something else than this law's times."""
