@@ -25,7 +25,7 @@ from priors import NetworkPrior, load
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Noise levels as shares of the peak."""
 STRENGTHS = (0.6, 0.8, 1.0)
-PEAK = {"digits": 1.0, "ct": 2048.0, "photographs": 1.0}
+PEAK = {"digits": 1.0, "fashion": 1.0, "brain": 1.0, "ct": 2048.0, "photographs": 1.0}
 """What PSNR and the levels refer to; for CT 2048 HU, from air to dense bone."""
 
 
@@ -34,7 +34,7 @@ def development(name: str, data: Path, count: int) -> Tensor:
     from train_priors import read
 
     _, images = read(name, data)
-    if name == "digits":
+    if name in ("digits", "fashion", "brain"):
         return torch.stack(images[:count])
     side, crops = 128, []
     for k in range(count):

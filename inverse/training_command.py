@@ -7,23 +7,20 @@ import math
 import os
 import platform
 import shutil
-import sys
-import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import priors
-from priors import Prior, training
+from priors import training
 from priors.training import recipe as parts
 
 from .io import write_bytes
-from .measurement import centre
 from .training_data import read_data
+from .training_watch import Watch, errors
 
 
 def settle(args: Namespace) -> None:
@@ -80,7 +77,7 @@ def train_prior(args: Namespace) -> None:
     state = args.out / ".state"
     if (state / "state.safetensors").exists() and group.rank == 0:
         print(f"going on from the state in {state}", flush=True)
-    watch = _Watch(args.out, run)
+    watch = Watch(args.out, run, held)
     try:
         run.run(state, watch.see)
     finally:
@@ -98,74 +95,6 @@ def _device(group: training.Processes) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-class _Watch:
-    """Progress on the terminal (a line a minute where there is none), and pictures of samples."""
-
-    def __init__(self, out: Path, run: training.PriorTraining) -> None:
-        self.out, self.run, self.seconds = out, run, 0.0
-        self.shown = run.processes.rank == 0
-        self.bar: Any = None
-        self.said = self.start = time.monotonic()
-        self.first = 0
-
-    def see(self, step: training.Step) -> None:
-        self.seconds = step.seconds
-        if not self.shown:
-            return
-        if self.bar is None:
-            self.first = step.step - 1
-            self.bar = tqdm(
-                total=step.steps, initial=self.first, desc="training", leave=False,
-                disable=not sys.stderr.isatty(),
-            )  # fmt: skip
-        self.bar.set_postfix(loss=f"{step.smooth:.4f}", refresh=False)
-        self.bar.update(1)
-        now = time.monotonic()
-        if self.bar.disable and now - self.said > 60:
-            self.said = now
-            pace = (now - self.start) / (step.step - self.first)
-            print(f"step {step.step} of {step.steps}, loss {step.smooth:.4f}, about "
-                  f"{pace * (step.steps - step.step) / 60:.0f} min left", file=sys.stderr,
-                  flush=True)  # fmt: skip
-        every = self.run.recipe.monitor.samples
-        if every and (step.step % every == 0 or step.step == step.steps):
-            with step.averaged():
-                self._picture(step.step)
-
-    def _picture(self, step: int) -> None:
-        from .sampling import sample
-
-        plan = self.run.recipe.monitor
-        prior = self.run.prior(self.run.data_range)
-        drawn = sample(prior, plan.count, steps=plan.sample_steps, seed=0)
-        folder = self.out / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / f"step-{step:06d}.png", _grid(drawn.x, self.run.data_range))
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def _grid(x: Tensor, span: tuple[float, float]) -> bytes:
-    """Images (B, C, H, W) side by side in a square, as a PNG."""
-    import io
-
-    from PIL import Image
-
-    columns = math.ceil(len(x) ** 0.5)
-    rows = math.ceil(len(x) / columns)
-    _, channels, height, width = x.shape
-    whole = torch.zeros(rows * columns, channels, height, width)
-    whole[: len(x)] = ((x.cpu() - span[0]) / (span[1] - span[0])).clamp(0, 1)
-    tiled = whole.reshape(rows, columns, channels, height, width).permute(0, 3, 1, 4, 2)
-    pixels = (tiled.reshape(rows * height, columns * width, channels) * 255).round().byte().numpy()
-    shown = pixels if channels == 3 else pixels[:, :, 0]
-    buffer = io.BytesIO()
-    Image.fromarray(shown).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def _finish(
     out: Path, run: training.PriorTraining, images: list[Tensor], held: list[Tensor], seconds: float
 ) -> None:
@@ -174,9 +103,10 @@ def _finish(
     run.save(out)
     prior = priors.load(out)
     levels = [s * run.unit for s in run.recipe.output.errors]
-    table = {"training": _errors(prior, images, levels, run.recipe)}
+    count = run.recipe.output.judged
+    table = {"training": errors(prior, images, levels, count)}
     if held:
-        table["held-out"] = _errors(prior, held, levels, run.recipe)
+        table["held-out"] = errors(prior, held, levels, count)
     facts = _facts(run, seconds, len(held))
     facts["errors"] = [
         {"sigma": s, **{name: e[i] for name, e in table.items()}} for i, s in enumerate(levels)
@@ -190,19 +120,6 @@ def _finish(
         print(f"{sigma:11.4g}" + "".join(f"{e[i]:26.4g}" for e in table.values()))
     if not all(math.isfinite(e) for values in table.values() for e in values):
         raise FloatingPointError("the trained prior's errors are not finite; lower the rate")
-
-
-def _errors(
-    prior: Prior, images: list[Tensor], levels: list[float], recipe: training.Recipe
-) -> list[float]:
-    count = recipe.output.judged
-    # Spread over the whole set, which may be sorted.
-    chosen = [images[i * len(images) // count] for i in range(count)]
-    chosen = images if len(images) <= count else chosen
-    _, height, width = prior.event_shape
-    return training.denoising_error(
-        prior, torch.stack([centre(image, height, width) for image in chosen]), levels
-    )
 
 
 def _facts(run: training.PriorTraining, seconds: float, held: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ PACKAGES = ("priors", "forward_models", "inverse")
 OUTER_ROOMS = (
     "inverse.io", "inverse.dicom", "inverse.figures", "inverse.classical", "inverse.demo",
     "inverse.cli", "inverse.commands", "inverse.measurement", "inverse.training_command",
-    "inverse.training_data", "inverse.plots",
+    "inverse.training_data", "inverse.training_watch", "inverse.plots",
 )  # fmt: skip
 LAZY = (
     "diffusers",
@@ -27,6 +27,7 @@ LAZY = (
     "finufft",
     "diffct",
     "yaml",
+    "tensorboard",
 )
 
 

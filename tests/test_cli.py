@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ import priors
 from forward_models import Classifier, ConvClassifier, NoisyClassifier, save_classifier
 from inverse import cli, demo, figures
 from inverse.samplers.names import NAMES, named
-from priors.training import unet
+from inverse.training_data import read_data
+from priors.training import denoising_error, unet
+from priors.training.recipe import Data
 
 CT = str(get_testdata_file("CT_small.dcm", download=False))
 PATIENT = (b"CompressedSamples", b"1CT1")
@@ -335,6 +338,66 @@ class TestTrain:
         (folder / "notes.txt").write_text("not a picture")
         assert cli.main(argv) == 0
         assert priors.load(out).event_shape == (3, 8, 8)
+
+    def test_a_recipe(self, tmp_path, monkeypatch, capsys, fails):
+        values = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 2)).astype(np.uint8)
+        np.savez(tmp_path / "d.npz", a=values[..., 0], b=values[..., 1])
+        (tmp_path / "r.yaml").write_text(
+            "name: tiny\nsteps: 50\nbatch: 2\n"
+            "data: {path: d.npz, key: a, held_out_key: b}\n"
+            "network: {widths: [16]}\n"
+            "denoiser: {parametrization: v, schedule: {kind: cosine}}\n"
+            "monitor: {samples: 2, count: 3, sample_steps: 2, logs: 1}\n"
+            "output: {errors: [0.1, 1], judged: 5}\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        assert cli.main(["train", "r.yaml", "steps=3", "denoiser.sigma_data=0.5"]) == 0
+        assert "5 training images         5 held-out images" in capsys.readouterr().out
+        out = tmp_path / "tiny"
+        assert {"recipe.yaml", "run.json", "prior.json", "logs"} <= names(out)
+        assert names(out / "samples") == {"step-000002.png", "step-000003.png"}
+        assert np.asarray(Picture.open(out / "samples" / "step-000003.png")).shape == (16, 16)
+        assert [p for p in (out / "logs").iterdir() if p.stat().st_size > 500]
+        run = json.loads((out / "run.json").read_text())
+        assert run["images"] == {**run["images"], "training": 12, "held_out": 12}
+        assert [e["sigma"] for e in run["errors"]] == [0.05, 0.5]
+        prior = priors.load(out)
+        assert prior.parametrization == "v"
+        held = torch.from_numpy(values[[0, 2, 4, 7, 9], ..., 1])[:, None] / 255
+        again = denoising_error(prior, held, [0.05, 0.5])
+        assert again == pytest.approx([e["held-out"] for e in run["errors"]])
+        # The recipe beside the weights gives them once more.
+        assert cli.main(["train", str(out / "recipe.yaml"), "--out", "again"]) == 0
+        weights = "unet/diffusion_pytorch_model.safetensors"
+        assert (out / weights).read_bytes() == (tmp_path / "again" / weights).read_bytes()
+        assert "do not go with a recipe" in fails("train", "r.yaml", "--steps", 4)
+        assert "holds model_index.json" in fails("train", "r.yaml")
+        assert "did you mean steps" in fails("train", "r.yaml", "stepp=4", "--out", "o")
+        assert "needs a recipe" in fails("train", "--out", "o")
+
+    def test_logs_need_their_extra(self, tmp_path, monkeypatch, fails):
+        np.save(tmp_path / "d.npy", np.zeros((4, 8, 8), np.uint8))
+        (tmp_path / "r.yaml").write_text("steps: 1\ndata: {path: d.npy}\nmonitor: {logs: 1}\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        text = fails("train", "r.yaml", "network.widths=[16]", "--out", "o")
+        assert "inverse[train]" in text
+
+    def test_which_images_are_held_out(self, tmp_path, fails):
+        values = np.arange(5, dtype=np.int16)[:, None, None].repeat(4, 1).repeat(4, 2)
+        np.save(tmp_path / "d.npy", values)
+        data = Data(str(tmp_path / "d.npy"), range=(0.0, 4.0), held_out=(3, "1"))
+        training, held, span = read_data(data, 0)
+        assert span == (0.0, 4.0)
+        assert [int(x[0, 0, 0]) for x in training] == [0, 2, 4]
+        assert [int(x[0, 0, 0]) for x in held] == [1, 3]
+        for seed in (0, 1):
+            training, held, _ = read_data(replace(data, held_out=2), seed)
+            assert sorted(int(x[0, 0, 0]) for x in training + held) == [0, 1, 2, 3, 4]
+            assert len(held) == 2
+        for held_out, message in (((7,), "no 7 to hold out"), (5, "leave none to train")):
+            with pytest.raises(ValueError, match=message):
+                read_data(replace(data, held_out=held_out), 0)
 
     def test_refusals(self, tmp_path, fails):
         np.save(tmp_path / "f.npy", np.random.default_rng(0).random((4, 8, 8)) * 3)

@@ -1,11 +1,21 @@
-"""The training loop: what it converges to, and that it goes on where it stopped."""
+"""Training: what the loop converges to, in every parametrisation, and that it goes on."""
 
 from __future__ import annotations
 
 import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 
 import pytest
+import test_priors as contract
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prior_cases import SCHEDULES, exact_network
 from torch import nn
 
 import priors
@@ -17,92 +27,175 @@ from priors.training import (
     Images,
     LogNormal,
     Optimizer,
+    PriorTraining,
+    Processes,
+    Recipe,
     denoising_error,
     train,
     unet,
 )
+from priors.training import recipe as parts
+from priors.training.images import saturated
+
+MEAN, STD = 0.2, 0.4
 
 
 class Pixelwise(nn.Module):
-    """F(x, log sigma / 4) for independent pixels: enough for Gaussian data."""
+    """A network of independent pixels, enough for Gaussian data."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU())
-        self.slope, self.offset = nn.Linear(32, 1), nn.Linear(32, 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 32), nn.SiLU())
+            self.slope, self.offset = nn.Linear(32, 1), nn.Linear(32, 1)
 
     def forward(self, x, time):
         h = self.body(torch.stack([time, time**2], 1))
         return self.slope(h)[:, :, None, None] * x + self.offset(h)[:, :, None, None]
 
 
-def gaussian_images(mean: float = 0.2, std: float = 0.4, n: int = 500) -> torch.Tensor:
+def gaussian_images(mean: float = MEAN, std: float = STD, n: int = 500) -> torch.Tensor:
     g = torch.Generator().manual_seed(0)
     return mean + std * torch.randn(n, 1, 4, 4, generator=g)
 
 
-PLAN = Optimizer(learning_rate=5e-3, warmup=20)
-LEVELS = LogNormal(-1.2, 1.4, (0.002, 80.0))
-
-
-def denoising(network, images, batch=64, levels=LEVELS):
-    """The loss of one step, EDM parametrised, and the prior that it trains."""
-    prior = priors.NetworkPrior(network, "edm", images.event_shape, sigma_data=0.4)
-    objective = DenoisingScoreMatching(sigma_data=0.4)
+def denoising(network, images, batch=64, parametrization="edm", schedule=None):
+    """The loss of one step and the prior that it trains."""
+    prior = priors.NetworkPrior(
+        network, parametrization, (1, 4, 4), sigma_data=STD, schedule=schedule
+    )
+    objective = DenoisingScoreMatching(sigma_data=STD)
+    levels = LogNormal(-1.2, 1.4, (0.01, 40.0))
 
     def loss(generator):
-        x0 = images.batch(batch, generator)
+        if isinstance(images, Images):
+            x0 = images.batch(batch, generator)
+        else:
+            x0 = images[torch.randint(len(images), (batch,), generator=generator)]
         return objective(prior, x0, levels.sample(batch, generator), generator).mean()
 
     return loss, prior
 
 
-def test_the_loop_learns_the_exact_denoiser_of_gaussian_data():
-    torch.manual_seed(0)
-    network = Pixelwise()
-    loss, learned = denoising(network, Images(gaussian_images()))
-    train(network, loss, 600, optimizer=PLAN)
-    exact = priors.Gaussian(torch.full((1, 4, 4), 0.2), 0.16)
-    for sigma in (0.1, 0.4, 1.0):
+def assert_learned(prior, tolerance=0.1, sigmas=(0.1, 0.4, 1.0)):
+    exact = priors.Gaussian(torch.full((1, 4, 4), MEAN), STD**2)
+    for sigma in sigmas:
         x = exact.sample(200, generator=torch.Generator().manual_seed(1))
         x = x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
-        error = (learned.denoise(x, sigma) - exact.denoise(x, sigma)).square().mean().sqrt()
-        spread = exact.denoise(x, sigma).std()
-        assert error < 0.1 * spread, (sigma, error, spread)
-    truth = gaussian_images(n=400)
-    for sigma, error in zip(
-        (0.2, 1.0), denoising_error(learned, truth, (0.2, 1.0), seed=5), strict=True
-    ):
-        best = math.sqrt(0.16 * sigma**2 / (0.16 + sigma**2))
-        assert best * 0.97 < error < best * 1.05
+        with torch.no_grad():
+            error = (prior.denoise(x, sigma) - exact.denoise(x, sigma)).square().mean().sqrt()
+        assert error < tolerance * exact.denoise(x, sigma).std(), (sigma, error)
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path):
-    images = Images(gaussian_images(n=20), Augmentation(flip=True, rotate=True))
+# --- the loop ------------------------------------------------------------------------------------
+
+
+class Recovered(nn.Module):
+    """What a perfect network is for Gaussian data, of a mean and a spread that are to be found."""
+
+    def __init__(self, parametrization, schedule=None) -> None:
+        super().__init__()
+        self.mean, self.log_std = (nn.Parameter(torch.tensor(v)) for v in (-0.3, 0.0))
+        self.exact = exact_network(self, parametrization, schedule, sigma_data=STD)
+
+    def denoise(self, x, sigma):
+        s2, v = sigma.reshape(-1, 1, 1, 1) ** 2, (2 * self.log_std).exp()
+        return (s2 * self.mean + v * x) / (s2 + v)
+
+    def forward(self, x, time):
+        return self.exact(x, time)
+
+
+LEARNED = {
+    f"{parametrization} {name}": (parametrization, schedule)
+    for parametrization in ("epsilon", "v", "x0", "score", "flow")
+    for name, schedule in SCHEDULES.items()
+} | {"edm": ("edm", None)}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_loop_finds_the_denoiser_of_gaussian_data(name):
+    parametrization, schedule = LEARNED[name]
+    network = Recovered(parametrization, schedule)
+    loss, prior = denoising(network, gaussian_images(n=5000), 64, parametrization, schedule)
+    train(network, loss, 60, optimizer=Optimizer(learning_rate=0.1, warmup=5, weight_decay=0.0))
+    assert network.mean.item() == pytest.approx(MEAN, abs=0.02)
+    assert network.log_std.exp().item() == pytest.approx(STD, abs=0.02)
+    assert_learned(prior)
+
+
+def test_a_network_that_knows_nothing_learns_the_denoiser():
+    network = Pixelwise()
+    loss, prior = denoising(network, gaussian_images(n=5000))
+    train(network, loss, 400, optimizer=Optimizer(learning_rate=1e-2, warmup=20))
+    assert_learned(prior)
+
+
+def test_the_error_on_held_out_images_is_the_posterior_spread():
+    exact = priors.Gaussian(torch.full((1, 4, 4), MEAN), STD**2)
+    sigmas = (0.2, 1.0)
+    errors = denoising_error(exact, gaussian_images(n=2000), sigmas, seed=5)
+    for sigma, error in zip(sigmas, errors, strict=True):
+        best = STD * sigma / math.hypot(STD, sigma)
+        assert error == pytest.approx(best, rel=0.02)
+
+
+def interrupted_by(step, how):
+    def stop(seen):
+        if seen.step == step:
+            how()
+
+    return stop
+
+
+def raises():
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path, precision):
+    images = Images(gaussian_images(n=20), Augmentation(flip=True, rotate=True, shift=1))
+
+    class Dropping(Pixelwise):
+        def forward(self, x, time):
+            return super().forward(nn.functional.dropout(x, 0.2, self.training), time)
 
     def run(checkpoint=None, callback=None):
-        torch.manual_seed(0)
-        network = Pixelwise()
+        network = Dropping()
         loss, _ = denoising(network, images, 8)
-        plan = Optimizer(warmup=2)
         return train(
-            network, loss, 12, optimizer=plan, checkpoint=checkpoint, callback=callback
-        ).state_dict()
+            network, loss, 12, optimizer=Optimizer(warmup=2), checkpoint=checkpoint,
+            callback=callback, precision=precision,
+        ).state_dict()  # fmt: skip
 
-    def stop(step):
-        if step.step == 7:
-            raise KeyboardInterrupt
-
+    before = torch.get_rng_state()
     whole = run()
-    with pytest.raises(KeyboardInterrupt):
-        run(Checkpoint(tmp_path, {"a": 1}, every=3), stop)
+    assert torch.equal(torch.get_rng_state(), before)
+    settings = {"a": 1, "b": {"c": None}}
+    with pytest.raises(KeyboardInterrupt):  # cut off: the last state is that of step 6
+        run(Checkpoint(tmp_path, settings, every=3), interrupted_by(7, raises))
     steps = []
-    resumed = run(Checkpoint(tmp_path, {"a": 1}, every=3), lambda s: steps.append(s.step))
-    assert steps == list(range(7, 13))
+
+    def looks(seen):
+        steps.append(seen.step)
+        with seen.averaged() as network:
+            assert not network.training
+        interrupted_by(9, lambda: signal.raise_signal(signal.SIGINT))(seen)
+
+    with pytest.raises(KeyboardInterrupt):  # asked to stop: the state is that of the last step
+        run(Checkpoint(tmp_path, settings, every=100), looks)
+    assert steps == [7, 8, 9, 10]
+    steps.clear()
+    resumed = run(Checkpoint(tmp_path, {"a": 1}, every=3), looks)
+    assert steps == [11, 12]
     for name, value in resumed.items():
         assert torch.equal(value, whole[name]), name
     with pytest.raises(ValueError, match="a was 1, is 2"):
         run(Checkpoint(tmp_path, {"a": 2}))
+    (tmp_path / "state.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="corrupt"):
+        run(Checkpoint(tmp_path, {"a": 1}))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
@@ -112,28 +205,285 @@ def test_a_loss_that_is_not_finite_stops_the_run():
         train(network, loss, 2)
 
 
+def test_the_rate_rises_and_falls():
+    plan = Optimizer(learning_rate=2.0, warmup=10)
+    rates = [plan.rate(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2)
+    assert max(rates) == pytest.approx(2.0, rel=0.03)
+    assert rates[50] == pytest.approx(1.0, rel=0.02)
+    assert rates[99] < 0.01
+    assert Optimizer(warmup=0, decay="constant").rate(99, 100) == Optimizer().learning_rate
+
+
+def test_the_average_forgets_by_half_in_its_half_life():
+    plan = Optimizer(half_life=50.0, ramp=1.0)
+    kept = math.prod(plan.keep(step) for step in range(1000, 1050))
+    assert kept == pytest.approx(0.5)
+    # While the ramp rules, half is forgotten over a share e^ramp - 1 of the steps taken so far.
+    early = Optimizer(ramp=0.1)
+    kept = math.prod(early.keep(step) for step in range(10_000, round(10_000 * math.exp(0.1))))
+    assert kept == pytest.approx(0.5, rel=1e-3)
+
+
+def test_gradients_are_clipped_to_the_stated_norm():
+    network = nn.Linear(1, 1, bias=False)
+    norms = []
+
+    def loss(generator):
+        return 1000 * network.weight.sum()
+
+    def look(step):
+        norms.append((step.gradient_norm, float(network.weight.grad)))
+
+    train(network, loss, 1, optimizer=Optimizer(clip=0.5), callback=look)
+    assert norms[0][0] == pytest.approx(1000)
+    assert norms[0][1] == pytest.approx(0.5, rel=1e-4)
+
+
+WORKER = """
+import sys, torch
+from test_training import Optimizer, Recovered, Processes, denoising, gaussian_images, train
+torch.set_num_threads(1)
+group = Processes.from_environment()
+network = Recovered("edm")
+with torch.no_grad():
+    network.mean += group.rank  # shared at the start
+loss, _ = denoising(network, gaussian_images(n=5000), group.part(64))
+plan = Optimizer(learning_rate=0.1, warmup=5, weight_decay=0.0)
+train(network, loss, 60, optimizer=plan, processes=group)
+torch.save(network.state_dict(), f"{sys.argv[1]}/{group.rank}.pt")
+group.wait()
+"""
+
+
+def test_two_processes_train_one_network(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    here = os.path.dirname(__file__)
+    path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path)],
+            env={
+                **os.environ, "PYTHONPATH": path, "RANK": str(rank), "WORLD_SIZE": "2",
+                "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank),
+            },
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    try:
+        assert [worker.wait(120) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+    first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    whole = Recovered("edm")
+    loss, _ = denoising(whole, gaussian_images(n=5000), 64)
+    train(whole, loss, 60, optimizer=Optimizer(learning_rate=0.1, warmup=5, weight_decay=0.0))
+    for name, value in whole.state_dict().items():
+        assert float(first[name]) == pytest.approx(float(value), abs=0.03), name
+
+
+def test_a_batch_is_shared_equally():
+    group = Processes()
+    assert group.part(6) == 6
+    group.size = 4
+    with pytest.raises(ValueError, match="multiple"):
+        group.part(6)
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
 def test_views_are_seeded_and_of_the_stated_size():
     pictures = [torch.rand(3, 20, 30), torch.rand(3, 16, 18)]
-    images = Images(pictures, Augmentation(8, (0.5, 2.0), rotate=True, channels=True, gain=0.3))
+    options = Augmentation(8, (0.5, 2.0), rotate=True, channels=True, gain=0.3, saturation=2.0)
+    images = Images(pictures, options)
     a = images.batch(6, torch.Generator().manual_seed(1))
     b = images.batch(6, torch.Generator().manual_seed(1))
     assert a.shape == (6, 3, 8, 8)
     assert torch.equal(a, b)
     assert not torch.equal(a, images.batch(6, torch.Generator().manual_seed(2)))
     assert images.event_shape == (3, 8, 8)
+
+
+def test_images_that_cannot_be_views_are_refused():
+    pictures = [torch.rand(3, 20, 30), torch.rand(3, 16, 18)]
     with pytest.raises(ValueError, match="several sizes need a crop"):
         Images(pictures)
     with pytest.raises(ValueError, match="no images"):
         Images([])
     with pytest.raises(ValueError, match=r"shape \(C, H, W\)"):
         Images([torch.rand(4, 4)])
+    with pytest.raises(ValueError, match="do not fit"):
+        Images(pictures, Augmentation(crop=17))
+    with pytest.raises(ValueError, match="one number of channels"):
+        Images([torch.rand(1, 4, 4), torch.rand(3, 4, 4)])
+    grey = torch.rand(2, 1, 4, 4)
+    with pytest.raises(ValueError, match="channels"):
+        Images(grey, Augmentation(channels=True))
+    with pytest.raises(ValueError, match="3 channels"):
+        Images(grey, Augmentation(saturation=1.5))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.2, 20.0), st.integers(0, 1000))
+def test_saturation_keeps_grey_hue_and_range(factor, seed):
+    image = 2 * torch.rand(3, 5, 5, generator=torch.Generator().manual_seed(seed)) - 1
+    image[:, 0, 0] = torch.tensor([1.0, 1.0, -1.0])  # at the border of the range already
+    image[:, 0, 1] = 0.3
+    out = saturated(image, factor, -1.0, 1.0)
+    assert out.min() >= -1 - 1e-6
+    assert out.max() <= 1 + 1e-6
+    torch.testing.assert_close(out.mean(0), image.mean(0), rtol=0, atol=1e-6)
+    chroma, before = out - out.mean(0), image - image.mean(0)
+    k = (chroma * before).sum(0) / before.square().sum(0).clamp(min=1e-12)
+    torch.testing.assert_close(chroma, k * before, rtol=0, atol=1e-5)
+    assert (k <= max(factor, 1.0) + 1e-4).all()
+    if factor <= 1:
+        torch.testing.assert_close(chroma, factor * before, rtol=0, atol=1e-6)
+    else:  # as far as the factor says, or until a channel meets the border
+        meets = out.abs().amax(0) > 1 - 1e-4
+        far = k > factor - 1e-3
+        assert (meets | far | (before.abs().amax(0) < 1e-6)).all()
+
+
+def test_shifts_move_views_and_repeat_the_border():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4) / 16
+    seen = {
+        tuple(v.flatten().tolist())
+        for v in Images(image, Augmentation(shift=1)).batch(200, torch.Generator().manual_seed(0))
+    }
+    padded = nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")[0]
+    expected = {
+        tuple(padded[:, i : i + 4, j : j + 4].flatten().tolist())
+        for i in range(3)
+        for j in range(3)
+    }
+    assert seen == expected
 
 
 def test_the_network_runs_on_folded_pixels():
-    pytest.importorskip("diffusers")
     network = unet((1, 16, 24), widths=(16, 32), patch=2)
     assert isinstance(network, SpaceToDepth)
     out = network(torch.randn(2, 1, 16, 24), torch.zeros(2))
     assert out.shape == (2, 1, 16, 24)
     with pytest.raises(ValueError, match="multiples of 4"):
         unet((1, 18, 24), widths=(16, 32), patch=2)
+
+
+def test_initial_weights_follow_from_the_seed_alone():
+    before = torch.get_rng_state()
+    a, b, c = (unet((1, 8, 8), (16,), seed=seed).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a)
+
+
+# --- priors trained, saved and loaded ------------------------------------------------------------
+
+KINDS = ("ve", "vp", "sub-vp", "cosine", "flow")
+WRITTEN = {"edm": {"sigma_data": 0.6}} | {
+    f"{parametrization} {kind}": {
+        "parametrization": parametrization,
+        "schedule": parts.Noising(kind),
+    }
+    for parametrization in ("epsilon", "v", "x0", "score", "flow")
+    for kind in KINDS
+}
+NEAREST = {
+    "edm": "EDMEulerScheduler",
+    "epsilon vp": "DDPMScheduler",
+    "v cosine": "DDPMScheduler",
+    "flow flow": "FlowMatchEulerDiscreteScheduler",
+    "score ve": "ScoreSdeVeScheduler",
+    "epsilon sub-vp": None,
+    "flow vp": None,
+}
+
+
+def tiny(denoiser, **more):
+    return Recipe(
+        parts.Data("unused"),
+        steps=1,
+        batch=2,
+        network=parts.Network((16,), patch=2),
+        denoiser=parts.Denoiser(network_range=(-1.0, 1.0), sigma_range=(0.01, 40.0), **denoiser),
+        **more,
+    )
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_written_prior_is_the_trained_one_and_keeps_the_contract(tmp_path, name):
+    images = list(torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)))
+    run = PriorTraining(tiny(WRITTEN[name]), images, (0.0, 1.0))
+    trained = run.run()
+    run.save(tmp_path)
+    loaded = priors.load(tmp_path)
+    assert loaded.sigma_range == pytest.approx((0.005, 20.0))
+    x = torch.rand(3, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    for sigma in (0.01, 0.3, 15.0):
+        found, expected = loaded.denoise(x, sigma), trained.denoise(x, sigma)
+        scale = expected.abs().max().clamp(min=1)
+        assert ((found - expected).abs().max() / scale) < 1e-6, sigma
+
+    def double():
+        return priors.load(tmp_path, dtype=torch.float64)
+
+    contract.test_score_and_denoiser_are_tweedies_pair(double, 0.7)
+    contract.test_batch_items_do_not_know_each_other(double)
+    contract.test_no_noise_leaves_the_image(double)
+    if name in NEAREST:
+        import diffusers
+
+        found = tmp_path / "scheduler"
+        assert found.is_dir() == (NEAREST[name] is not None)
+        if NEAREST[name]:
+            kind = getattr(diffusers, NEAREST[name])
+            kind.from_pretrained(tmp_path, subfolder="scheduler")
+
+
+@pytest.mark.parametrize("loss", [
+    parts.Loss("denoising", "likelihood"), parts.Loss("denoising", "min-snr", gamma=3.0),
+    parts.Loss("sliced", projections=2), parts.Loss("exact"),
+], ids=["likelihood", "min-snr", "sliced", "exact"])  # fmt: skip
+@pytest.mark.parametrize("levels", [
+    parts.Levels(), parts.Levels("geometric"),
+    parts.Levels("uniform-time", schedule=parts.Noising("vp")),
+], ids=["log-normal", "geometric", "uniform-time"])  # fmt: skip
+def test_every_objective_and_density_trains(loss, levels):
+    images = list(torch.rand(3, 1, 4, 4))
+    recipe = tiny({"sigma_data": 0.5}, loss=loss, levels=levels)
+    run = PriorTraining(recipe, images, (0.0, 1.0))
+    before = [p.detach().clone() for p in run.network.parameters()]
+    run.run()
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.network.parameters(), strict=True))
+
+
+def test_training_starts_from_a_priors_weights(tmp_path):
+    images = list(torch.rand(3, 1, 4, 4))
+    first = PriorTraining(tiny({"sigma_data": 0.6}), images, (0.0, 1.0))
+    first.run()
+    first.save(tmp_path)
+    again = PriorTraining(tiny({}, init=str(tmp_path), seed=3), images, (0.0, 1.0))
+    assert again.sigma_data == pytest.approx(0.6)
+    for name, value in again.network.state_dict().items():
+        assert torch.equal(value, first.network.state_dict()[name])
+    for denoiser, message in (
+        ({"sigma_data": 0.4}, "sigma_data"),
+        ({"parametrization": "v"}, "parametrization"),
+    ):
+        with pytest.raises(ValueError, match=f"its {message} is"):
+            PriorTraining(tiny(denoiser, init=str(tmp_path)), images, (0.0, 1.0))
+    other = replace(tiny({}, init=str(tmp_path)), network=parts.Network((32,), patch=2))
+    with pytest.raises(ValueError, match="do not fit"):
+        PriorTraining(other, images, (0.0, 1.0))
+
+
+def test_the_spread_of_the_data_is_measured(tmp_path):
+    images = list(torch.rand(200, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 300)
+    run = PriorTraining(tiny({}), images, (0.0, 300.0))
+    assert run.sigma_data == pytest.approx(2 / math.sqrt(12), rel=0.02)

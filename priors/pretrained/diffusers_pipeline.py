@@ -16,6 +16,7 @@ from .diffusers_folder import read_folder
 from .diffusers_network import UNet, class_index, empty_unet, event_shape_of, fill_unet
 from .diffusers_schedulers import noise_law
 from .formats import Options
+from .laws import stated_law
 from .ranges import pair, rescaled
 
 
@@ -23,7 +24,7 @@ def build_pipeline(root: Path, options: Options, max_parameters: int) -> Network
     """The prior of the folder root, as `load` was asked for it."""
     folder = read_folder(root)
     facts, patch = folder.facts, folder.facts["patch"]
-    law = noise_law(folder.scheduler_name, folder.scheduler)
+    law = stated_law(facts) or noise_law(folder.scheduler_name, folder.scheduler)
     unet = empty_unet(folder.unet)
     config = dict(unet.config)
     law.check_embedding(config["time_embedding_type"])
@@ -48,6 +49,7 @@ def build_pipeline(root: Path, options: Options, max_parameters: int) -> Network
         shape,
         sigma_range=levels,
         network_range=network_range,
+        schedule=law.schedule,
         time=law.time,
         sigma_data=law.sigma_data,
         edm_sign=law.edm_sign,

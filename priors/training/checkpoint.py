@@ -85,13 +85,14 @@ class Checkpoint:
                 meta = handle.metadata() or {}
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             progress: dict[str, float] = json.loads(meta["progress"])
+            theirs = json.loads(meta["settings"])
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(f"{path} is corrupt; delete it to start again") from error
-        if meta.get("settings") != self.settings:
+        difference = _difference(theirs, json.loads(self.settings))
+        if difference:
             raise ValueError(
-                f"{self.folder} holds a run of other settings: "
-                f"{_difference(meta.get('settings', ''), self.settings)}. Choose another folder, "
-                "or delete that one to start again"
+                f"{self.folder} holds a run of other settings: {difference}. Choose another "
+                "folder, or delete that one to start again"
             )
         network.load_state_dict({k: tensors[f"network.{k}"] for k in average})
         for name, value in average.items():
@@ -105,9 +106,9 @@ class Checkpoint:
         return progress
 
 
-def _difference(theirs: str, ours: str) -> str:
-    """The settings that differ, as 'there a, here b'."""
-    there, here = _flat(json.loads(theirs or "{}")), _flat(json.loads(ours))
+def _difference(theirs: Any, ours: Any) -> str:
+    """The settings that differ, as 'name was a, is b'; one that is missing counts as None."""
+    there, here = _flat(theirs), _flat(ours)
     keys = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
     parts = [f"{k} was {there.get(k)!r:.60}, is {here.get(k)!r:.60}" for k in keys[:4]]
     return "; ".join(parts) + (f"; and {len(keys) - 4} more" if len(keys) > 4 else "")

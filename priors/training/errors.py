@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..analytic.parameters import unit_noise
 from ..prior import Prior
 
 
@@ -26,7 +27,7 @@ def denoising_error(
         generator = torch.Generator().manual_seed(seed)
         total = 0.0
         for x0 in images.split(batch):
-            x = x0 + sigma * torch.randn(x0.shape, generator=generator)
+            x = x0 + sigma * unit_noise(tuple(x0.shape), generator, x0)
             total += float((prior.denoise(x, sigma) - x0).double().square().sum())
         errors.append(math.sqrt(total / images.numel()))
     return errors

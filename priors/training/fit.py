@@ -6,21 +6,20 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..network import NetworkPrior, SpaceToDepth
+from ..network import NetworkPrior
 from ..pretrained.saving import save
+from ..schedule import VE
 from .checkpoint import Checkpoint
 from .images import Images
 from .loop import Step, train
 from .networks import unet
-from .noise_levels import LogNormal
-from .objectives import DenoisingScoreMatching
 from .processes import Processes
 from .recipe import Recipe
+from .warm_start import bare_unet, start_from
 
 Span = tuple[float, float]
 
@@ -57,11 +56,19 @@ class PriorTraining:
         self.images = Images(scaled, recipe.augmentation, low, high)
         self.unit = 1 / scale
         self.sigma_data = recipe.denoiser.sigma_data or _spread(scaled)
+        self.schedule = recipe.denoiser.noising()
         self.device = torch.device(device)
         shape, plan = self.images.event_shape, recipe.network
+        own_time = recipe.denoiser.parametrization == "score" and isinstance(self.schedule, VE)
         self.network = unet(
-            shape, plan.widths, plan.layers, plan.patch, plan.attention, seed=recipe.seed
-        ).to(self.device)
+            shape, plan.widths, plan.layers, plan.patch, plan.attention,
+            "fourier" if own_time else "positional", recipe.seed,
+        )  # fmt: skip
+        if recipe.init is not None:
+            self.sigma_data = start_from(
+                recipe.init, self.network, self.prior(), recipe.denoiser.sigma_data
+            )
+        self.network.to(self.device)
 
     def prior(self, units: Span | None = None) -> NetworkPrior:
         """The network, as it is now, as a prior on images of a range; by default network units."""
@@ -74,6 +81,7 @@ class PriorTraining:
             self.images.event_shape,
             data_range=images,
             network_range=plan.network_range,
+            schedule=self.schedule,
             sigma_range=(plan.sigma_range[0] * unit, plan.sigma_range[1] * unit),
             sigma_data=self.sigma_data,
             any_size=self.any_size,
@@ -100,8 +108,8 @@ class PriorTraining:
             callback: called after every step.
         """
         recipe, prior = self.recipe, self.prior()
-        levels = LogNormal(recipe.levels.mean, recipe.levels.std, recipe.denoiser.sigma_range)
-        objective = DenoisingScoreMatching(recipe.loss.weighting, sigma_data=self.sigma_data)
+        levels = recipe.levels.density(recipe.denoiser)
+        objective = recipe.loss.objective(self.sigma_data, levels)
 
         def loss(generator: torch.Generator) -> Tensor:
             x0 = self.images.batch(self._part, generator).to(self.device)
@@ -136,25 +144,25 @@ class PriorTraining:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the prior, as the recipe's output says."""
-        recipe, bare = self.recipe, _bare(self.network)
+        recipe, bare = self.recipe, bare_unet(self.network)
         low, high = recipe.denoiser.sigma_range
+        # Not diffusers' own `to`, which warns of casts whatever is cast.
+        nn.Module.to(bare, getattr(torch, recipe.output.dtype))
         save(
-            bare.to(getattr(torch, recipe.output.dtype)),
+            bare,
             Path(folder),
             event_shape=recipe.output.event_shape or self.images.event_shape,
             data_range=self.data_range,
             network_range=recipe.denoiser.network_range,
             sigma_range=(low * self.unit, high * self.unit),
+            parametrization=recipe.denoiser.parametrization,
+            schedule=self.schedule,
             sigma_data=self.sigma_data,
             patch=recipe.network.patch,
             any_size=self.any_size,
             stride=self.stride,
             name=recipe.name,
         )
-
-
-def _bare(network: nn.Module) -> Any:
-    return network.network if isinstance(network, SpaceToDepth) else network
 
 
 def _spread(images: Sequence[Tensor]) -> float:

@@ -17,6 +17,7 @@ def unet(
     layers: int = 1,
     patch: int = 1,
     attention: bool = False,
+    time: str = "positional",
     seed: int | None = None,
 ) -> nn.Module:
     """A diffusers UNet2DModel for images (C, H, W), fully convolutional without attention.
@@ -27,6 +28,8 @@ def unet(
         patch: side of the blocks folded into channels before the network (see SpaceToDepth);
             height and width must be multiples of patch * 2^(len(widths) - 1).
         attention: self-attention at the lowest resolution; fixes the image size in practice.
+        time: how the network sees its time, "positional", or "fourier" for a score whose time is
+            sigma itself: its logarithm is seen and the output divided by it.
         seed: from which the initial weights follow; None draws them from the global random state.
     """
     from diffusers import UNet2DModel
@@ -48,5 +51,6 @@ def unet(
             up_block_types=("UpBlock2D",) * len(widths),
             add_attention=attention,
             norm_num_groups=16,
+            time_embedding_type=time,
         )
     return SpaceToDepth(network, patch) if patch > 1 else network

@@ -6,8 +6,17 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ..pretrained.laws import schedule_of
+from ..schedule import Schedule
 from .images import Augmentation
 from .loop import Optimizer, Precision
+from .noise_levels import Geometric, LogNormal, NoiseLevels, UniformTime
+from .objectives import (
+    DenoisingScoreMatching,
+    ExactScoreMatching,
+    Objective,
+    SlicedScoreMatching,
+)
 
 Span = tuple[float, float]
 
@@ -79,17 +88,48 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Noising:
+    """A schedule by name, with its own constants where they are not the usual ones.
+
+    Attributes:
+        kind: ve, vp, sub-vp, cosine or flow.
+        sigma_min, sigma_max: of ve; by default the ends of the denoiser's sigma_range.
+        beta_min, beta_max: of vp and sub-vp.
+        offset: of cosine.
+    """
+
+    kind: Literal["ve", "vp", "sub-vp", "cosine", "flow"]
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    beta_min: float | None = None
+    beta_max: float | None = None
+    offset: float | None = None
+
+    def schedule(self, sigma_range: Span) -> Schedule:
+        stated = {k: v for k, v in asdict(self).items() if v is not None}
+        if self.kind == "ve":
+            stated = {"sigma_min": sigma_range[0], "sigma_max": sigma_range[1]} | stated
+        return schedule_of(stated)
+
+    def __post_init__(self) -> None:
+        self.schedule((0.002, 80.0))
+
+
+@dataclass(frozen=True)
 class Denoiser:
     """What the network's output means, and where it is used; network units.
 
     Attributes:
         parametrization: as in `NetworkPrior`.
+        schedule: alpha and time at each noise level; by default flow for flow, ve for score and vp
+            for the others; edm has none.
         network_range: what the data range becomes at the network's input.
         sigma_range: noise levels that are trained.
         sigma_data: standard deviation of the data; None measures it on the training images.
     """
 
-    parametrization: Literal["edm"] = "edm"
+    parametrization: Literal["epsilon", "v", "x0", "score", "flow", "edm"] = "edm"
+    schedule: Noising | None = None
     network_range: Span = (-1.0, 1.0)
     sigma_range: Span = (0.002, 80.0)
     sigma_data: float | None = None
@@ -100,36 +140,103 @@ class Denoiser:
         if self.sigma_data is not None:
             good = 0 < self.sigma_data < math.inf
             _need(good, "denoiser.sigma_data", self.sigma_data, "positive and finite")
+        if self.schedule is not None and self.parametrization == "edm":
+            raise ValueError("denoiser.schedule: edm has none; leave it out")
+
+    def noising(self) -> Schedule | None:
+        """The schedule; None for edm."""
+        if self.parametrization == "edm":
+            return None
+        usual: dict[str, Noising] = {"flow": Noising("flow"), "score": Noising("ve")}
+        chosen = self.schedule or usual.get(self.parametrization, Noising("vp"))
+        return chosen.schedule(self.sigma_range)
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The density of the noise levels, network units; log-normal with this mean and std of log."""
+    """The density of the noise levels over the denoiser's sigma_range.
 
-    kind: Literal["log-normal"] = "log-normal"
-    mean: float = -1.2
-    std: float = 1.4
+    Attributes:
+        kind: log-normal; geometric, which is uniform in log sigma; or uniform-time.
+        mean, std: of log sigma, network units, for log-normal; -1.2 and 1.4 unless given.
+        schedule: whose time is uniform; by default the denoiser's.
+    """
+
+    kind: Literal["log-normal", "geometric", "uniform-time"] = "log-normal"
+    mean: float | None = None
+    std: float | None = None
+    schedule: Noising | None = None
 
     def __post_init__(self) -> None:
-        _need(math.isfinite(self.mean), "levels.mean", self.mean, "finite")
-        _need(0 < self.std < math.inf, "levels.std", self.std, "positive and finite")
+        if self.kind == "log-normal":
+            object.__setattr__(self, "mean", -1.2 if self.mean is None else self.mean)
+            object.__setattr__(self, "std", 1.4 if self.std is None else self.std)
+        elif self.mean is not None or self.std is not None:
+            raise ValueError(f"levels.mean and levels.std belong to log-normal, not to {self.kind}")
+        if self.schedule is not None and self.kind != "uniform-time":
+            raise ValueError(f"levels.schedule belongs to uniform-time, not to {self.kind}")
+
+    def density(self, denoiser: Denoiser) -> NoiseLevels:
+        if self.mean is not None and self.std is not None:
+            return LogNormal(self.mean, self.std, denoiser.sigma_range)
+        if self.kind == "geometric":
+            return Geometric(denoiser.sigma_range)
+        own = self.schedule.schedule(denoiser.sigma_range) if self.schedule else None
+        schedule = own or denoiser.noising()
+        if schedule is None:
+            raise ValueError("levels: uniform-time needs levels.schedule, as edm has none")
+        return UniformTime(schedule, denoiser.sigma_range)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What is minimised."""
+    """What is minimised.
 
-    kind: Literal["denoising"] = "denoising"
-    weighting: Literal["uniform", "score", "edm", "flow", "min-snr"] = "edm"
+    Attributes:
+        kind: denoising, sliced or exact score matching.
+        weighting: see `Weighting`; edm for denoising and score for the others unless given.
+        gamma: of min-snr.
+        projections, variance_reduced: of sliced.
+    """
+
+    kind: Literal["denoising", "sliced", "exact"] = "denoising"
+    weighting: Literal["uniform", "score", "edm", "flow", "min-snr", "likelihood"] | None = None
+    gamma: float | None = None
+    projections: int | None = None
+    variance_reduced: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.weighting is None:
+            object.__setattr__(self, "weighting", "edm" if self.kind == "denoising" else "score")
+        if self.gamma is not None and self.weighting != "min-snr":
+            raise ValueError(f"loss.gamma belongs to min-snr, not to {self.weighting}")
+        for name in ("projections", "variance_reduced"):
+            if getattr(self, name) is not None and self.kind != "sliced":
+                raise ValueError(f"loss.{name} belongs to sliced, not to {self.kind}")
+
+    def objective(self, sigma_data: float, levels: NoiseLevels) -> Objective:
+        common: dict[str, Any] = {"weighting": self.weighting, "sigma_data": sigma_data}
+        if self.gamma is not None:
+            common["gamma"] = self.gamma
+        if self.weighting == "likelihood":
+            common["levels"] = levels
+        if self.kind == "denoising":
+            return DenoisingScoreMatching(**common)
+        if self.kind == "exact":
+            return ExactScoreMatching(**common)
+        reduced = True if self.variance_reduced is None else self.variance_reduced
+        return SlicedScoreMatching(reduced, 1 if self.projections is None else self.projections,
+                                   **common)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """What is kept and shown on the way, in steps; 0 for never.
+    """What is kept and shown on the way; intervals in steps, 0 for never.
 
     Attributes:
         checkpoint: between two states from which an interrupted run goes on.
-        samples: between two pictures of samples, `count` images in `sample_steps` steps each.
+        samples: between two pictures of samples, `count` images in `sample_steps` steps each, and
+            between two logs of the denoising errors.
         logs: between two entries of the TensorBoard log, which needs the extra `train`.
     """
 
@@ -181,6 +288,7 @@ class Recipe:
         steps, batch: optimiser steps, and views per step.
         seed: every random choice of the run follows from it.
         precision: in which the network computes; weights stay float32.
+        init: a prior, by name or folder, with whose weights to start.
         name: what to call the prior.
     """
 
@@ -189,6 +297,7 @@ class Recipe:
     batch: int = 32
     seed: int = 0
     precision: Precision = "float32"
+    init: str | None = None
     name: str | None = None
     network: Network = field(default_factory=Network)
     denoiser: Denoiser = field(default_factory=Denoiser)
@@ -203,6 +312,8 @@ class Recipe:
         _need(self.steps >= 1, "steps", self.steps, "at least 1")
         _need(self.batch >= 1, "batch", self.batch, "at least 1")
         _need(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1")
+        # Built once here, so that settings which do not go together are refused at once.
+        self.loss.objective(1.0, self.levels.density(self.denoiser))
 
     def decisive(self) -> dict[str, Any]:
         """The settings on which the weights depend: all but the places of files and the output."""

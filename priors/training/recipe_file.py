@@ -126,6 +126,11 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         return build(hint, {} if value is None else value, where)  # type: ignore[arg-type]
     if origin in (Union, types.UnionType):
+        if value is None and types.NoneType in parts:
+            return None
+        parts = tuple(p for p in parts if p is not types.NoneType)
+        if len(parts) == 1:
+            return _value(parts[0], value, where)
         for part in parts:
             try:
                 return _value(part, value, where)
