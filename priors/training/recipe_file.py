@@ -13,6 +13,13 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from .recipe import Recipe
 
 _LIMIT = 2**20
+
+# YAML 1.1 takes 1e-3 for a word.
+_SCIENTIFIC = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 T = TypeVar("T")
 
 
@@ -46,7 +53,11 @@ def recipe_text(recipe: Recipe) -> str:
     """The recipe as YAML that `read_recipe` reads back to an equal one."""
     import yaml
 
-    text: str = yaml.safe_dump(_plain(recipe), sort_keys=False, default_flow_style=None)
+    class Dumper(yaml.SafeDumper):
+        """Puts words in quotes that `parse` would take for numbers."""
+
+    Dumper.add_implicit_resolver(*_SCIENTIFIC)
+    text: str = yaml.dump(_plain(recipe), Dumper=Dumper, sort_keys=False, default_flow_style=None)
     return text
 
 
@@ -77,12 +88,7 @@ def parse(text: str) -> Any:
                 seen.add(key.value)
             return super().construct_mapping(node, deep)
 
-    # YAML 1.1 takes 1e-3 for a word.
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
+    Loader.add_implicit_resolver(*_SCIENTIFIC)
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as error:

@@ -23,6 +23,8 @@ def start_from(
     """
     found = load(source)
     stated = f"init {source}"
+    if not isinstance(found, NetworkPrior):
+        raise ValueError(f"{stated}: is a {type(found).__name__}, expected a network on images")
     theirs, ours = _law(found), _law(prior)
     if sigma_data is None or prior.parametrization != "edm":
         theirs["sigma_data"] = ours["sigma_data"] = None
