@@ -22,6 +22,7 @@ from ..network import PARAMETRIZATIONS
 from ..schedule import VE, VP, Cosine, Flow, Schedule, SubVP
 from .diffusers_schedulers import NoiseLaw
 from .diffusers_settings import quiet
+from .times import LevelTime, ScheduleTime
 
 SCHEDULES: dict[str, tuple[type[Schedule], tuple[str, ...]]] = {
     "ve": (VE, ("sigma_min", "sigma_max")),
@@ -82,7 +83,10 @@ def stated_law(facts: dict[str, Any]) -> NoiseLaw | None:
             f"{', '.join(p for p in PARAMETRIZATIONS if p != 'edm')}"
         )
     schedule = schedule_of(facts.get("schedule"), "prior.json: schedule")
-    return NoiseLaw(parametrization, (0.002, 80.0), schedule=schedule)
+    own_time = parametrization == "score" and type(schedule) is VE
+    scale = 1000.0 if parametrization == "flow" else 999.0
+    time = LevelTime() if own_time else ScheduleTime(schedule, scale)
+    return NoiseLaw(parametrization, (0.002, 80.0), time, schedule=schedule)
 
 
 def nearest_scheduler(

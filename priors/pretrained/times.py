@@ -12,6 +12,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from ..schedule import Schedule
+
 
 class TimeMap(ABC):
     """time = map(sigma), increasing, and its inverse sigma = map.sigma(time); network units."""
@@ -84,3 +86,17 @@ class FlowTime(TimeMap):
 
     def sigma(self, time: Tensor) -> Tensor:
         return time / (self.steps - time)
+
+
+@final
+class ScheduleTime(TimeMap):
+    """time = scale * t, t the time of a schedule."""
+
+    def __init__(self, schedule: Schedule, scale: float) -> None:
+        self.schedule, self.scale = schedule, scale
+
+    def __call__(self, sigma: Tensor) -> Tensor:
+        return self.scale * self.schedule.t(sigma).to(sigma.dtype)
+
+    def sigma(self, time: Tensor) -> Tensor:
+        return self.schedule.sigma(time.double() / self.scale).to(time.dtype)
