@@ -9,10 +9,12 @@ from .analytic import (
     Kronecker,
     LowRank,
     Mixture,
+    fit_mixture,
+    save_analytic,
 )
 from .guidance import ClassifierFreeGuidance, Conditioned
 from .latent import LatentPrior
-from .likelihood import log_prob
+from .likelihood import bits_per_dim, log_prob
 from .network import NetworkPrior
 from .pretrained import load, save
 from .prior import Prior
@@ -38,9 +40,12 @@ __all__ = [
     "Prior",
     "Schedule",
     "SubVP",
+    "bits_per_dim",
+    "fit_mixture",
     "geometric",
     "karras",
     "load",
     "log_prob",
     "save",
+    "save_analytic",
 ]

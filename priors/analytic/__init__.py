@@ -2,6 +2,8 @@
 
 from .covariance import Covariance
 from .empirical import Empirical
+from .files import save_analytic
+from .fit import fit_mixture
 from .gaussian import Gaussian
 from .mixture import Mixture
 from .structured import Circulant, FactorAnalysis, Kronecker, LowRank
@@ -15,4 +17,6 @@ __all__ = [
     "Kronecker",
     "LowRank",
     "Mixture",
+    "fit_mixture",
+    "save_analytic",
 ]

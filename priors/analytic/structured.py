@@ -88,12 +88,14 @@ class Kronecker(Spectral):
         if noise.numel() != 1:
             raise ValueError(f"Kronecker takes one variance, got {noise.numel()}")
         check_nonnegative(noise, "the variance")
+        self.factors = tuple(constant(factor, "a factor") for factor in factors)
+        self.variance = noise.reshape(())
         values, self.bases = zip(*map(eigendecomposition, factors), strict=True)
         self.shape = tuple(v.numel() for v in values)
         products = values[0]
         for v in values[1:]:
             products = torch.outer(products, v).reshape(-1)
-        self._set_eigenvalues(products + noise.reshape(()))
+        self._set_eigenvalues(products + self.variance)
 
     def _function(self, f: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
         waves = self._along_axes(v, [Q.mT for Q in self.bases])
@@ -193,9 +195,12 @@ class FactorAnalysis(Covariance):
     def _explained(self, v: Tensor, s2: Tensor) -> Tensor:
         """F h with h = K^-1 F^T N^-1 v, the mean of the factors given v."""
         root, G, gram = self._whitened(s2)
-        projected = G.mT @ (v / root).unsqueeze(-1)
-        h = torch.cholesky_solve(projected, torch.linalg.cholesky(_plus_one(gram)))
-        return h.squeeze(-1) @ self.factor.mT
+        L = torch.linalg.cholesky(_plus_one(gram))
+        if len(root) == 1:
+            h = torch.cholesky_solve((v / root @ G[0]).mT, L[0]).mT
+        else:
+            h = torch.cholesky_solve(G.mT @ (v / root).unsqueeze(-1), L).squeeze(-1)
+        return h @ self.factor.mT
 
     def _matvec(self, v: Tensor) -> Tensor:
         return self.diagonal * v + (v @ self.factor) @ self.factor.mT
