@@ -16,18 +16,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..pretrained.ranges import pair
 from ..pretrained.safe_files import (
     publish,
     read_json,
-    read_tensors,
     regular_file,
     sha256,
-    tensor_shapes,
     write_json,
 )
+from ..pretrained.weights import read_weights
 from .covariance import Covariance, Dense, Diagonal
 from .gaussian import Gaussian
 from .mixture import Mixture
+from .parameters import constant
 from .structured import Circulant, FactorAnalysis, Kronecker, LowRank
 
 INDEX, TENSORS = "analytic.json", "analytic.safetensors"
@@ -124,19 +125,17 @@ def read_analytic(folder: Path, max_parameters: int) -> Gaussian | Mixture:
     facts = read_json(folder, INDEX)
     kinds, places = _structure(facts)
     path = regular_file(folder, TENSORS)
-    shapes = tensor_shapes(path)
-    count = sum(torch.Size(shape).numel() for shape in shapes.values())
-    if count > max_parameters:
-        raise ValueError(f"{TENSORS} declares {count} values, more than {max_parameters}")
+    read = read_weights(path, max_parameters=max_parameters)
     if sha256(path) != facts.get("sha256"):
         raise ValueError(f"{TENSORS} is not the file that {INDEX} recorded: its SHA-256 differs")
-    tensors = dict(read_tensors(path, shapes, torch.float64))
+    tensors = {name: constant(value, name) for name, value in read.items()}
     try:
         means, weights = tensors.pop("means"), tensors.pop("weights", torch.ones(1))
         unique = [_KINDS[kind](_taken(tensors, i)) for i, kind in enumerate(kinds)]
         dtype = {"float32": torch.float32, "float64": torch.float64}[facts["dtype"]]
-        data_range = None if facts["data_range"] is None else tuple(map(float, facts["data_range"]))
-        low, high = map(float, facts["sigma_range"])
+        span = facts["data_range"]
+        data_range = None if span is None else pair("data_range", span)
+        sigma_range = pair("sigma_range", facts["sigma_range"], positive=True)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{INDEX} and {TENSORS} do not fit: {error} is missing") from error
     if tensors:
@@ -147,14 +146,18 @@ def read_analytic(folder: Path, max_parameters: int) -> Gaussian | Mixture:
     else:
         each = [unique[i] for i in places]
         prior = Mixture(means, each, weights, data_range=data_range)
-    prior.sigma_range, prior.dtype = (low, high), dtype
+    prior.sigma_range, prior.dtype = sigma_range, dtype
     return prior
 
 
 def _structure(facts: dict[str, Any]) -> tuple[list[str], list[int]]:
     kinds, places = facts.get("kinds"), facts.get("covariances")
-    known = isinstance(kinds, list) and all(kind in _KINDS for kind in kinds)
-    if facts.get("format") != 1 or facts.get("prior") not in ("Gaussian", "Mixture") or not known:
+    if (
+        facts.get("format") != 1
+        or facts.get("prior") not in ("Gaussian", "Mixture")
+        or not isinstance(kinds, list)
+        or not all(isinstance(kind, str) and kind in _KINDS for kind in kinds)
+    ):
         raise ValueError(
             f"{INDEX} must say format 1, a Gaussian or Mixture, and kinds of covariances among "
             f"{', '.join(_KINDS)}"
