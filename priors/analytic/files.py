@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..pretrained.formats import Options
 from ..pretrained.ranges import pair
 from ..pretrained.safe_files import (
     publish,
@@ -120,15 +121,22 @@ def is_analytic(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
-def read_analytic(folder: Path, max_parameters: int) -> Gaussian | Mixture:
+def read_analytic(folder: Path, options: Options, max_parameters: int) -> Gaussian | Mixture:
     """The prior that `save_analytic` wrote. Raises as `load` says."""
+    asked = (options.event_shape, options.data_range, options.class_label)
+    if any(option is not None for option in asked):
+        raise ValueError(
+            "an analytic prior states its own shape and units and has no classes: leave "
+            "event_shape, data_range and class_label out"
+        )
+    device = options.device
     facts = read_json(folder, INDEX)
     kinds, places = _structure(facts)
     path = regular_file(folder, TENSORS)
     read = read_weights(path, max_parameters=max_parameters)
     if sha256(path) != facts.get("sha256"):
         raise ValueError(f"{TENSORS} is not the file that {INDEX} recorded: its SHA-256 differs")
-    tensors = {name: constant(value, name) for name, value in read.items()}
+    tensors = {name: constant(value, name).to(device) for name, value in read.items()}
     try:
         means, weights = tensors.pop("means"), tensors.pop("weights", torch.ones(1))
         unique = [_KINDS[kind](_taken(tensors, i)) for i, kind in enumerate(kinds)]
@@ -146,7 +154,7 @@ def read_analytic(folder: Path, max_parameters: int) -> Gaussian | Mixture:
     else:
         each = [unique[i] for i in places]
         prior = Mixture(means, each, weights, data_range=data_range)
-    prior.sigma_range, prior.dtype = sigma_range, dtype
+    prior.sigma_range, prior.dtype = options.sigma_range or sigma_range, dtype
     return prior
 
 
