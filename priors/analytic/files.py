@@ -101,7 +101,9 @@ def save_analytic(
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".draft-") as name:
         draft = Path(name)
-        save_file({key: t.cpu().contiguous() for key, t in tensors.items()}, draft / TENSORS)
+        save_file(
+            {key: t.cpu().clone().contiguous() for key, t in tensors.items()}, draft / TENSORS
+        )
         facts = {
             "format": 1,
             "prior": "Mixture" if mixture else "Gaussian",
