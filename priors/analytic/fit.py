@@ -65,13 +65,15 @@ def fit_mixture(
         r = _responsibilities(flat, r.mean(0), parts)
         parts = [_maximise(flat, r[:, k], rank, floor, C) for k, (_, C) in enumerate(parts)]
     weights = r.mean(0).double()
-    return Mixture(
+    prior = Mixture(
         torch.stack([m for m, _ in parts]).reshape(-1, *images.shape[1:]),
         [C for _, C in parts],
         weights / weights.sum(),
         data_range=data_range,
         sigma_range=sigma_range,
     )
+    prior.dtype = images.dtype
+    return prior
 
 
 def _check(
