@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from .latent_folder import build_latent, is_latent
 from .latent_networks import Conditions
 from .ranges import pair
 
+if TYPE_CHECKING:
+    from ..analytic import Gaussian, Mixture
+
 __all__ = ["BUNDLED", "SCHEDULERS", "bundled_names", "load"]
 
 BUNDLED = Path(__file__).parent.parent / "bundled"
@@ -32,7 +35,8 @@ def bundled_names() -> list[str]:
     """Names that `load` knows without a path."""
     if not BUNDLED.is_dir():
         return []
-    return sorted(p.name for p in BUNDLED.iterdir() if (p / "model_index.json").is_file())
+    index = ("model_index.json", "analytic.json")
+    return sorted(p.name for p in BUNDLED.iterdir() if any((p / i).is_file() for i in index))
 
 
 def load(
@@ -50,14 +54,15 @@ def load(
     dtype: torch.dtype | None = None,
     revision: str = "main",
     max_parameters: int = 2**31,
-) -> NetworkPrior | LatentPrior:
+) -> NetworkPrior | LatentPrior | Gaussian | Mixture:
     """A prior from a bundled name, a diffusers pipeline folder, a checkpoint file or a hub id.
 
     A folder holds model_index.json, unet/config.json, unet/diffusion_pytorch_model.safetensors
     and scheduler/scheduler_config.json (older ones keep the last three at the top), and may hold
     a prior.json as `save` writes it. Its weights may be in shards, and in .bin where there are no
     safetensors. One with a vae gives a `LatentPrior`: event_shape and sigma_range are of latents,
-    data_range is of images. A file (.safetensors, .pt, .pth, .ckpt, .pkl) is recognised by the
+    data_range is of images. One with an analytic.json, as `save_analytic` writes it, becomes a
+    `Gaussian` or a `Mixture`, which states its own shape and units. A file (.safetensors, .pt, .pth, .ckpt, .pkl) is recognised by the
     names of its tensors; where they leave the network's settings open, pass `settings`.
 
     A hub id "org/name" that is neither of these stands for a pipeline folder on the Hugging Face
@@ -111,6 +116,12 @@ def load(
     if path.is_dir():
         if settings is not None:
             raise ValueError("a folder states its own settings; leave settings out")
+        # That room reads by the rules of this one.
+        from ..analytic.files import is_analytic, read_analytic
+
+        if is_analytic(path):
+            _refuse(conditions)
+            return read_analytic(path, options, max_parameters)
         if is_latent(path):
             return build_latent(path, options, conditions, max_parameters)
         _refuse(conditions)
