@@ -62,8 +62,9 @@ def load(
     a prior.json as `save` writes it. Its weights may be in shards, and in .bin where there are no
     safetensors. One with a vae gives a `LatentPrior`: event_shape and sigma_range are of latents,
     data_range is of images. One with an analytic.json, as `save_analytic` writes it, becomes a
-    `Gaussian` or a `Mixture`, which states its own shape and units. A file (.safetensors, .pt, .pth, .ckpt, .pkl) is recognised by the
-    names of its tensors; where they leave the network's settings open, pass `settings`.
+    `Gaussian` or a `Mixture`, which states its own shape and units. A file (.safetensors, .pt,
+    .pth, .ckpt, .pkl) is recognised by the names of its tensors; where they leave the network's
+    settings open, pass `settings`.
 
     A hub id "org/name" that is neither of these stands for a pipeline folder on the Hugging Face
     hub: the copy in huggingface_hub's cache where there is one, else it is downloaded into that
