@@ -6,30 +6,14 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ..pretrained.laws import schedule_of
-from ..schedule import Schedule
+from .checks import Span, need, span
 from .images import Augmentation
 from .loop import Optimizer, Precision
-from .noise_levels import Geometric, LogNormal, NoiseLevels, UniformTime
-from .objectives import (
-    DenoisingScoreMatching,
-    ExactScoreMatching,
-    Objective,
-    SlicedScoreMatching,
-)
+from .recipe_law import Denoiser, Levels, Loss, Noising
 
-Span = tuple[float, float]
-
-
-def _need(holds: bool, name: str, value: object, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value!r:.80}")
-
-
-def _span(name: str, value: Span, positive: bool = False) -> None:
-    low, high = value
-    good = -math.inf < low < high < math.inf and (low > 0 or not positive)
-    _need(good, name, value, f"(low, high) with {'0 < ' if positive else ''}low < high, finite")
+__all__ = [
+    "Data", "Denoiser", "Levels", "Loss", "Monitor", "Network", "Noising", "Output", "Recipe",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,9 +38,9 @@ class Data:
     held_out_key: str | None = None
 
     def __post_init__(self) -> None:
-        _need(bool(self.path), "data.path", self.path, "a file or folder")
+        need(bool(self.path), "data.path", self.path, "a file or folder")
         if self.range is not None:
-            _span("data.range", self.range)
+            span("data.range", self.range)
         apart = self.held_out_path is not None or self.held_out_key is not None
         if self.held_out is not None and apart:
             raise ValueError(
@@ -64,7 +48,7 @@ class Data:
                 "held_out_key name another; give one of them"
             )
         if isinstance(self.held_out, int):
-            _need(self.held_out >= 0, "data.held_out", self.held_out, "at least 0")
+            need(self.held_out >= 0, "data.held_out", self.held_out, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -78,155 +62,13 @@ class Network:
 
     def __post_init__(self) -> None:
         good = 1 <= len(self.widths) <= 8 and all(w > 0 and w % 16 == 0 for w in self.widths)
-        _need(good, "network.widths", self.widths, "1 to 8 positive multiples of 16")
-        _need(1 <= self.layers <= 16, "network.layers", self.layers, "from 1 to 16")
-        _need(1 <= self.patch <= 64, "network.patch", self.patch, "from 1 to 64")
+        need(good, "network.widths", self.widths, "1 to 8 positive multiples of 16")
+        need(1 <= self.layers <= 16, "network.layers", self.layers, "from 1 to 16")
+        need(1 <= self.patch <= 64, "network.patch", self.patch, "from 1 to 64")
 
     @property
     def stride(self) -> int:
         return self.patch * int(2 ** (len(self.widths) - 1))
-
-
-@dataclass(frozen=True)
-class Noising:
-    """A schedule by name, with its own constants where they are not the usual ones.
-
-    Attributes:
-        kind: ve, vp, sub-vp, cosine or flow.
-        sigma_min, sigma_max: of ve; by default the ends of the denoiser's sigma_range.
-        beta_min, beta_max: of vp and sub-vp.
-        offset: of cosine.
-    """
-
-    kind: Literal["ve", "vp", "sub-vp", "cosine", "flow"]
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    beta_min: float | None = None
-    beta_max: float | None = None
-    offset: float | None = None
-
-    def schedule(self, sigma_range: Span) -> Schedule:
-        stated = {k: v for k, v in asdict(self).items() if v is not None}
-        if self.kind == "ve":
-            stated = {"sigma_min": sigma_range[0], "sigma_max": sigma_range[1]} | stated
-        return schedule_of(stated)
-
-    def __post_init__(self) -> None:
-        self.schedule((0.002, 80.0))
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """What the network's output means, and where it is used; network units.
-
-    Attributes:
-        parametrization: as in `NetworkPrior`.
-        schedule: alpha and time at each noise level; by default flow for flow, ve for score and vp
-            for the others; edm has none.
-        network_range: what the data range becomes at the network's input.
-        sigma_range: noise levels that are trained.
-        sigma_data: standard deviation of the data; None measures it on the training images.
-    """
-
-    parametrization: Literal["epsilon", "v", "x0", "score", "flow", "edm"] = "edm"
-    schedule: Noising | None = None
-    network_range: Span = (-1.0, 1.0)
-    sigma_range: Span = (0.002, 80.0)
-    sigma_data: float | None = None
-
-    def __post_init__(self) -> None:
-        _span("denoiser.network_range", self.network_range)
-        _span("denoiser.sigma_range", self.sigma_range, positive=True)
-        if self.sigma_data is not None:
-            good = 0 < self.sigma_data < math.inf
-            _need(good, "denoiser.sigma_data", self.sigma_data, "positive and finite")
-        if self.schedule is not None and self.parametrization == "edm":
-            raise ValueError("denoiser.schedule: edm has none; leave it out")
-
-    def noising(self) -> Schedule | None:
-        """The schedule; None for edm."""
-        if self.parametrization == "edm":
-            return None
-        usual: dict[str, Noising] = {"flow": Noising("flow"), "score": Noising("ve")}
-        chosen = self.schedule or usual.get(self.parametrization, Noising("vp"))
-        return chosen.schedule(self.sigma_range)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """The density of the noise levels over the denoiser's sigma_range.
-
-    Attributes:
-        kind: log-normal; geometric, which is uniform in log sigma; or uniform-time.
-        mean, std: of log sigma, network units, for log-normal; -1.2 and 1.4 unless given.
-        schedule: whose time is uniform; by default the denoiser's.
-    """
-
-    kind: Literal["log-normal", "geometric", "uniform-time"] = "log-normal"
-    mean: float | None = None
-    std: float | None = None
-    schedule: Noising | None = None
-
-    def __post_init__(self) -> None:
-        if self.kind == "log-normal":
-            object.__setattr__(self, "mean", -1.2 if self.mean is None else self.mean)
-            object.__setattr__(self, "std", 1.4 if self.std is None else self.std)
-        elif self.mean is not None or self.std is not None:
-            raise ValueError(f"levels.mean and levels.std belong to log-normal, not to {self.kind}")
-        if self.schedule is not None and self.kind != "uniform-time":
-            raise ValueError(f"levels.schedule belongs to uniform-time, not to {self.kind}")
-
-    def density(self, denoiser: Denoiser) -> NoiseLevels:
-        if self.mean is not None and self.std is not None:
-            return LogNormal(self.mean, self.std, denoiser.sigma_range)
-        if self.kind == "geometric":
-            return Geometric(denoiser.sigma_range)
-        own = self.schedule.schedule(denoiser.sigma_range) if self.schedule else None
-        schedule = own or denoiser.noising()
-        if schedule is None:
-            raise ValueError("levels: uniform-time needs levels.schedule, as edm has none")
-        return UniformTime(schedule, denoiser.sigma_range)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What is minimised.
-
-    Attributes:
-        kind: denoising, sliced or exact score matching.
-        weighting: see `Weighting`; edm for denoising and score for the others unless given.
-        gamma: of min-snr.
-        projections, variance_reduced: of sliced.
-    """
-
-    kind: Literal["denoising", "sliced", "exact"] = "denoising"
-    weighting: Literal["uniform", "score", "edm", "flow", "min-snr", "likelihood"] | None = None
-    gamma: float | None = None
-    projections: int | None = None
-    variance_reduced: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.weighting is None:
-            object.__setattr__(self, "weighting", "edm" if self.kind == "denoising" else "score")
-        if self.gamma is not None and self.weighting != "min-snr":
-            raise ValueError(f"loss.gamma belongs to min-snr, not to {self.weighting}")
-        for name in ("projections", "variance_reduced"):
-            if getattr(self, name) is not None and self.kind != "sliced":
-                raise ValueError(f"loss.{name} belongs to sliced, not to {self.kind}")
-
-    def objective(self, sigma_data: float, levels: NoiseLevels) -> Objective:
-        common: dict[str, Any] = {"weighting": self.weighting, "sigma_data": sigma_data}
-        if self.gamma is not None:
-            common["gamma"] = self.gamma
-        if self.weighting == "likelihood":
-            common["levels"] = levels
-        if self.kind == "denoising":
-            return DenoisingScoreMatching(**common)
-        if self.kind == "exact":
-            return ExactScoreMatching(**common)
-        reduced = True if self.variance_reduced is None else self.variance_reduced
-        return SlicedScoreMatching(reduced, 1 if self.projections is None else self.projections,
-                                   **common)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -247,11 +89,11 @@ class Monitor:
     logs: int = 0
 
     def __post_init__(self) -> None:
-        _need(self.checkpoint >= 1, "monitor.checkpoint", self.checkpoint, "at least 1")
+        need(self.checkpoint >= 1, "monitor.checkpoint", self.checkpoint, "at least 1")
         for name in ("samples", "logs"):
-            _need(getattr(self, name) >= 0, f"monitor.{name}", getattr(self, name), "at least 0")
+            need(getattr(self, name) >= 0, f"monitor.{name}", getattr(self, name), "at least 0")
         for name in ("count", "sample_steps"):
-            _need(getattr(self, name) >= 1, f"monitor.{name}", getattr(self, name), "at least 1")
+            need(getattr(self, name) >= 1, f"monitor.{name}", getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True)
@@ -273,10 +115,10 @@ class Output:
     def __post_init__(self) -> None:
         shape = self.event_shape
         good = shape is None or (len(shape) == 3 and all(n > 0 for n in shape))
-        _need(good, "output.event_shape", shape, "three positive integers (C, H, W)")
+        need(good, "output.event_shape", shape, "three positive integers (C, H, W)")
         good = len(self.errors) > 0 and all(0 < s < math.inf for s in self.errors)
-        _need(good, "output.errors", self.errors, "positive noise levels")
-        _need(self.judged >= 1, "output.judged", self.judged, "at least 1")
+        need(good, "output.errors", self.errors, "positive noise levels")
+        need(self.judged >= 1, "output.judged", self.judged, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -309,9 +151,9 @@ class Recipe:
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
-        _need(self.steps >= 1, "steps", self.steps, "at least 1")
-        _need(self.batch >= 1, "batch", self.batch, "at least 1")
-        _need(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1")
+        need(self.steps >= 1, "steps", self.steps, "at least 1")
+        need(self.batch >= 1, "batch", self.batch, "at least 1")
+        need(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1")
         # Built once here, so that settings which do not go together are refused at once.
         self.loss.objective(1.0, self.levels.density(self.denoiser))
 
