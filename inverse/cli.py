@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from . import commands, training_command
+    from . import classifier_command, commands, training_command
+    from .classifier_training import ClassifierRecipe
 
     if args.command == "train":
         training_command.settle(args)
@@ -79,7 +80,10 @@ def _run(args: argparse.Namespace) -> None:
         "train": training_command.train_prior,
         "methods": commands.list_methods,
     }
-    run[args.command](args)
+    if isinstance(getattr(args, "recipe", None), ClassifierRecipe):
+        classifier_command.train_classifier(args)
+    else:
+        run[args.command](args)
 
 
 def _check(args: argparse.Namespace) -> None:

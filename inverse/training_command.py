@@ -17,7 +17,9 @@ from torch import Tensor
 import priors
 from priors import training
 from priors.training import recipe as parts
+from priors.training.recipe_file import read
 
+from .classifier_training import ClassifierRecipe
 from .io import write_bytes
 from .training_data import read_data
 from .training_watch import Watch, errors
@@ -32,13 +34,20 @@ def settle(args: Namespace) -> None:
                 f"{', '.join(options)}: options of the short form do not go with a recipe; write "
                 "section.key=value after its name"
             )
-        args.recipe = training.read_recipe(Path(args.recipe), args.changes)
-        args.out = args.out or Path(args.recipe.name or "prior")
+        args.recipe = read(Path(args.recipe), args.changes, _kind)
+        classifier = isinstance(args.recipe, ClassifierRecipe)
+        if classifier:
+            args.writes = ("config.json",)
+        args.out = args.out or Path(args.recipe.name or ("classifier" if classifier else "prior"))
     else:
         if args.data is None or args.out is None:
             raise ValueError("train needs a recipe, or --data and --out; see inverse train --help")
         args.recipe = _short(args)
     args.seed = args.recipe.seed
+
+
+def _kind(values: dict[str, Any]) -> type[training.Recipe | ClassifierRecipe]:
+    return ClassifierRecipe if values.get("kind") == "classifier" else training.Recipe
 
 
 SHORT = ("data", "key", "crop", "data_range", "steps", "batch", "lr", "seed", "layers", "patch",
@@ -73,7 +82,7 @@ def train_prior(args: Namespace) -> None:
     recipe: training.Recipe = args.recipe
     group = training.Processes.from_environment()
     images, held, span = read_data(recipe.data, recipe.seed)
-    run = training.PriorTraining(recipe, images, span, _device(group), group)
+    run = training.PriorTraining(recipe, images, span, device(group), group)
     state = args.out / ".state"
     if (state / "state.safetensors").exists() and group.rank == 0:
         print(f"going on from the state in {state}", flush=True)
@@ -89,7 +98,8 @@ def train_prior(args: Namespace) -> None:
     group.wait()
 
 
-def _device(group: training.Processes) -> torch.device:
+def device(group: training.Processes) -> torch.device:
+    """Where this process trains."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -107,11 +117,11 @@ def _finish(
     table = {"training": errors(prior, images, levels, count)}
     if held:
         table["held-out"] = errors(prior, held, levels, count)
-    facts = _facts(run, seconds, len(held))
-    facts["errors"] = [
+    known = facts(run, seconds, len(held)) | {"sigma_data": run.sigma_data}
+    known["errors"] = [
         {"sigma": s, **{name: e[i] for name, e in table.items()}} for i, s in enumerate(levels)
     ]
-    write_bytes(out / "run.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_bytes(out / "run.json", (json.dumps(known, indent=2) + "\n").encode())
     counts = {"training": len(images), "held-out": len(held)}
     shown = [f"{min(counts[n], run.recipe.output.judged)} {n} images" for n in table]
     print("root mean square error of the denoised image")
@@ -122,7 +132,8 @@ def _finish(
         raise FloatingPointError("the trained prior's errors are not finite; lower the rate")
 
 
-def _facts(run: training.PriorTraining, seconds: float, held: int) -> dict[str, Any]:
+def facts(run: Any, seconds: float, held: int) -> dict[str, Any]:
+    """What a PriorTraining or ClassifierTraining ran on, how long, and with which versions."""
     from importlib.metadata import version
 
     cuda = run.device.type == "cuda"
@@ -130,7 +141,6 @@ def _facts(run: training.PriorTraining, seconds: float, held: int) -> dict[str, 
         "seed": run.recipe.seed,
         "steps": run.recipe.steps,
         "seconds": round(seconds, 1),
-        "sigma_data": run.sigma_data,
         "parameters": sum(p.numel() for p in run.network.parameters()),
         "images": {
             "training": len(run.images), "held_out": held, "training_sha256": run.digest(),

@@ -30,10 +30,10 @@ class Watch:
 
     A bar on a terminal, else a line a minute; pictures of samples from the averaged weights in
     out/samples; TensorBoard logs in out/logs where the recipe asks for them. Only the first
-    process shows anything.
+    process shows anything. `run` is a PriorTraining, or a ClassifierTraining, which draws nothing.
     """
 
-    def __init__(self, out: Path, run: training.PriorTraining, held: Sequence[Tensor]) -> None:
+    def __init__(self, out: Path, run: Any, held: Sequence[Tensor] = ()) -> None:
         self.out, self.run, self.held, self.seconds = out, run, held, 0.0
         self.shown = run.processes.rank == 0
         every = run.recipe.monitor.logs

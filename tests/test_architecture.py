@@ -15,6 +15,7 @@ OUTER_ROOMS = (
     "inverse.io", "inverse.dicom", "inverse.figures", "inverse.classical", "inverse.demo",
     "inverse.cli", "inverse.commands", "inverse.measurement", "inverse.training_command",
     "inverse.training_data", "inverse.training_watch", "inverse.plots",
+    "inverse.classifier_command",
 )  # fmt: skip
 LAZY = (
     "diffusers",

@@ -42,31 +42,20 @@ def test_classifier_is_a_normalised_forward_model(mode):
         model.check_measurement(torch.tensor(1.0))
 
 
-def halves(size):
-    """Two images: the left half bright, the right half bright."""
-    image = torch.full((1, size, size), 0.3)
-    image[..., : size // 2] = 0.7
-    return torch.stack([image, image.flip(-1)])
-
-
 @pytest.mark.parametrize("noisy", [False, True])
-def test_classifier_training_saving_and_loading(tmp_path, noisy):
-    torch_state = torch.random.get_rng_state()
-    labels = torch.arange(64) % 2
-    images = halves(8)[labels]
-    network = fm.ConvClassifier(2, (8,), (1, 8, 8), noise_conditional=noisy)
-    losses = []
-    model = fm.train_classifier(
-        network, images, labels, noisy=noisy, sigma_range=(0.01, 0.5), steps=40, batch=32,
-        progress=lambda step, loss: losses.append(loss),
-    )  # fmt: skip
-    assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
+def test_classifier_saving_and_loading(tmp_path, noisy):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = fm.ConvClassifier(2, (8,), (1, 8, 8), noise_conditional=noisy).eval()
+    kind = fm.NoisyClassifier if noisy else fm.Classifier
+    model = kind(network, 2, (1, 8, 8), (0.0, 2.0))
     fm.save_classifier(model, tmp_path / "c")
     state = torch.random.get_rng_state()
     again = fm.load_classifier(tmp_path / "c")
     assert torch.equal(state, torch.random.get_rng_state())
     assert type(again) is type(model)
-    args = (labels[:4], images[:4], 0.1) if noisy else (labels[:4], images[:4])
+    labels, images = torch.arange(4) % 2, torch.rand(4, 1, 8, 8, generator=rng())
+    args = (labels, images, 0.1) if noisy else (labels, images)
     torch.testing.assert_close(again.log_likelihood(*args), model.log_likelihood(*args))
     data = bytearray((tmp_path / "c" / "model.safetensors").read_bytes())
     data[-3] ^= 1
@@ -75,27 +64,6 @@ def test_classifier_training_saving_and_loading(tmp_path, noisy):
         fm.load_classifier(tmp_path / "c")
     with pytest.raises(ValueError, match="bundled"):
         fm.load_classifier("no-such-classifier")
-    torch.random.set_rng_state(torch_state)
-
-
-def test_noisy_classifier_learns_the_exact_posterior():
-    """Two possible images: p_sigma(y | x) is a logistic function of x, known exactly."""
-    labels, images = torch.arange(2), halves(4)
-    state = torch.random.get_rng_state()
-    torch.manual_seed(0)
-    network = fm.ConvClassifier(2, (16,), (1, 4, 4), noise_conditional=True)
-    torch.random.set_rng_state(state)
-    model = fm.train_classifier(
-        network, images, labels, noisy=True, sigma_range=(0.3, 3.0), steps=300, batch=128, lr=5e-3
-    )
-    for sigma in (0.5, 1.0, 2.0):
-        y = torch.arange(512) % 2
-        x = images[y] + sigma * torch.randn(512, 1, 4, 4, generator=rng(3))
-        distance = ((x[:, None] - images[None]) ** 2).flatten(2).sum(2) / (2 * sigma**2)
-        exact = torch.log_softmax(-distance, dim=1)[:, 1].exp()
-        with torch.no_grad():
-            learned = model.log_likelihood(torch.tensor(1), x, sigma).exp()
-        assert float((learned - exact).abs().mean()) < 0.05
 
 
 def test_a_network_of_another_precision_is_refused():

@@ -11,6 +11,7 @@ from ..checks import Shape, check_positive
 from ..forward_model import ForwardModel, TimeDependent, check_level
 from .images import Range, Units, check_images, check_logits
 from .labels import check_classes, check_labels, log_probability
+from .network import ConvClassifier
 
 # Keeps log sigma finite at sigma = 0; far below any noise level that a network can tell from none.
 _FLOOR = 1e-3
@@ -132,3 +133,13 @@ class NoisyClassifier(TimeDependent):
     def log_likelihood(self, y: Tensor, x: Tensor, sigma: float | Tensor) -> Tensor:
         y = self.check_measurement(y)
         return log_probability(self.logits(x, sigma), y)
+
+
+def as_model(
+    network: ConvClassifier, data_range: Range, network_range: Range, scale: float = 0.5
+) -> Classifier | NoisyClassifier:
+    """The forward model of a network: noisy or clean, as the network is."""
+    classes, shape = network.config["num_classes"], tuple(network.config["image_size"])
+    if network.config["noise_conditional"]:
+        return NoisyClassifier(network, classes, shape, data_range, network_range, scale)
+    return Classifier(network, classes, shape, data_range, network_range)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import torch
 
-from .classifier import Classifier, NoisyClassifier
+from .classifier import Classifier, NoisyClassifier, as_model
 from .network import ConvClassifier
-from .training import as_model
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _FORMAT = 1

@@ -100,8 +100,13 @@ class Images:
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
         """(size, C, H, W): independent random views."""
+        return self.draw(size, generator)[0]
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Independent random views (size, C, H, W), and which images they show (size,)."""
         chosen = torch.multinomial(self._weights, size, replacement=True, generator=generator)
-        return torch.stack([self._view(self.images[i], generator) for i in chosen.tolist()])
+        views = [self._view(self.images[i], generator) for i in chosen.tolist()]
+        return torch.stack(views), chosen
 
     def _most(self) -> float:
         return self.augmentation.zoom[1]

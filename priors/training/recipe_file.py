@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -24,7 +24,17 @@ T = TypeVar("T")
 
 
 def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, with `section.key=value` changes.
+    """The recipe of a prior in a YAML file, with `section.key=value` changes.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: naming the key, what came and what was expected.
+    """
+    return read(path, changes, lambda values: Recipe)
+
+
+def read(path: Path, changes: Sequence[str], kind: Callable[[dict[str, Any]], type[T]]) -> T:
+    """The dataclass in a YAML file that `kind` chooses by its values, as `read_recipe`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -42,14 +52,14 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
             raise ValueError("a recipe is made of lines 'key: value'")
         for change in changes:
             _change(values, change)
-        return build(Recipe, values)
+        return build(kind(values), values)
     except UnicodeDecodeError:
         raise ValueError(f"{path}: is no UTF-8 text") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def recipe_text(recipe: Recipe) -> str:
+def recipe_text(recipe: Any) -> str:
     """The recipe as YAML that `read_recipe` reads back to an equal one."""
     import yaml
 

@@ -1,0 +1,263 @@
+"""Classifiers trained by a recipe: clean ones, and noise-conditional ones p_sigma(class | x)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from forward_models import Classifier, ConvClassifier, NoisyClassifier
+from forward_models.classifiers.classifier import as_model
+from priors import VP, Cosine, Flow, Schedule
+from priors.training import (
+    Augmentation,
+    Checkpoint,
+    Geometric,
+    Images,
+    LogNormal,
+    NoiseLevels,
+    Optimizer,
+    Processes,
+    Step,
+    UniformTime,
+    train,
+)
+from priors.training.loop import Precision
+from priors.training.recipe import Monitor
+
+Span = tuple[float, float]
+
+SCHEDULES: dict[str, Callable[[], Schedule]] = {"vp": VP, "cosine": Cosine, "flow": Flow}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images and their classes: arrays of one .npz file, or of one file each.
+
+    Attributes:
+        path: the .npz file.
+        images, labels: its arrays to train on, (N, H, W) or (N, C, H, W), and (N,) whole numbers.
+        held_out_images, held_out_labels: its arrays to judge by; None for none.
+        range: what the values span, data units; uint8 arrays span (0, 1).
+    """
+
+    path: str
+    images: str = "x_train"
+    labels: str = "y_train"
+    held_out_images: str | None = None
+    held_out_labels: str | None = None
+    range: Span | None = None
+
+    def __post_init__(self) -> None:
+        if (self.held_out_images is None) != (self.held_out_labels is None):
+            raise ValueError("held_out_images and held_out_labels go together; give both or none")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A `ConvClassifier`."""
+
+    classes: int
+    channels: tuple[int, ...] = (16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The density of the noise levels, network units (images span [-1, 1]).
+
+    Attributes:
+        kind: uniform in log sigma, log-normal, or uniform in the time of a schedule.
+        sigma_range: the levels that are trained.
+        mean, std: of log sigma, for log-normal.
+        schedule: for uniform-time.
+    """
+
+    kind: Literal["geometric", "log-normal", "uniform-time"] = "geometric"
+    sigma_range: Span = (0.005, 40.0)
+    mean: float = -1.2
+    std: float = 1.4
+    schedule: Literal["vp", "cosine", "flow"] = "vp"
+
+    def __post_init__(self) -> None:
+        self.density()
+
+    def density(self) -> NoiseLevels:
+        if self.kind == "geometric":
+            return Geometric(self.sigma_range)
+        if self.kind == "log-normal":
+            return LogNormal(self.mean, self.std, self.sigma_range)
+        return UniformTime(SCHEDULES[self.schedule](), self.sigma_range)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Noise levels, network units, at which the held-out images are judged, beside 0."""
+
+    levels: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+    def __post_init__(self) -> None:
+        if not all(0 < s < math.inf for s in self.levels):
+            raise ValueError(f"levels must be positive and finite, got {self.levels}")
+
+
+@dataclass(frozen=True)
+class ClassifierRecipe:
+    """All that decides the training of a classifier.
+
+    Attributes:
+        data, network, levels, optimizer, augmentation, monitor, report: see there.
+        kind: tells this recipe from a prior's.
+        noisy: whether it is noise-conditional; `levels` says where.
+        scale: standard deviation of clean images, network units; None measures it.
+        steps, batch: optimiser steps, and images per step.
+        seed: every random choice of the run follows from it, the first weights too.
+        precision: in which the network computes; weights stay float32.
+        name: what to call the classifier.
+    """
+
+    data: Labelled
+    network: Network
+    steps: int
+    kind: Literal["classifier"] = "classifier"
+    noisy: bool = True
+    scale: float | None = None
+    batch: int = 128
+    seed: int = 0
+    precision: Precision = "float32"
+    name: str | None = None
+    levels: Levels = field(default_factory=Levels)
+    optimizer: Optimizer = field(
+        default_factory=lambda: Optimizer(learning_rate=2e-3, weight_decay=1e-2)
+    )
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    monitor: Monitor = field(default_factory=Monitor)
+    report: Report = field(default_factory=Report)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**31:
+            raise ValueError(f"seed must be from 0 to 2^31 - 1, got {self.seed}")
+        if self.scale is not None and not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be positive and finite, got {self.scale}")
+        if self.monitor.samples:
+            raise ValueError("monitor.samples: a classifier draws no samples; leave it 0")
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings on which the weights depend."""
+        values = asdict(self)
+        for name in ("name", "data", "monitor", "report"):
+            del values[name]
+        return values
+
+
+class ClassifierTraining:
+    """One run: cross-entropy on (x0 + sigma eps, class), or on clean images.
+
+        minimise  E[-log p_sigma(y | x0 + sigma eps)]   over the network,
+
+    whose minimiser is the true class probability p_sigma(y | x). One call of the network and its
+    gradient a step, on `batch` images, by the loop that trains priors: averaged weights, clipped
+    gradients, restarts bit for bit.
+
+    Args:
+        recipe: all that decides the run, beside the images.
+        images: (C, H, W) each, data units; labels: (N,) int64.
+        data_range: what the images span.
+        device, processes: as in `PriorTraining`.
+
+    Attributes:
+        model: the classifier, as it is now; `network` its network.
+
+    Raises:
+        ValueError: labels that do not fit the images or the network's classes.
+
+    Paper: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021,
+    https://arxiv.org/abs/2105.05233
+    """
+
+    def __init__(
+        self,
+        recipe: ClassifierRecipe,
+        images: Sequence[Tensor],
+        labels: Tensor,
+        data_range: Span,
+        device: torch.device | str = "cpu",
+        processes: Processes | None = None,
+    ) -> None:
+        self.recipe, self.data_range = recipe, data_range
+        self.processes = processes or Processes()
+        self._part = self.processes.part(recipe.batch)
+        self.device = torch.device(device)
+        self.images = Images(list(images), recipe.augmentation, *data_range)
+        if len(labels) != len(self.images):
+            raise ValueError(f"{len(labels)} labels for {len(self.images)} images")
+        plan = recipe.network
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            self.network = ConvClassifier(
+                plan.classes, plan.channels, self.images.event_shape, recipe.noisy
+            ).to(self.device)
+        unit = (data_range[1] - data_range[0]) / 2
+        scale = recipe.scale or round(max(float(torch.stack(list(images)).std()) / unit, 0.05), 3)
+        self.model = as_model(self.network, data_range, (-1.0, 1.0), scale)
+        self.unit = unit
+        self.labels = self.model.check_measurement(labels)
+
+    def run(
+        self,
+        state: str | os.PathLike[str] | None = None,
+        callback: Callable[[Step], None] | None = None,
+    ) -> Classifier | NoisyClassifier:
+        """Train; the classifier with averaged weights, in eval mode.
+
+        Args:
+            state: folder in which the run's state is kept; a run found there goes on.
+            callback: called after every step.
+        """
+        recipe, model = self.recipe, self.model
+        density = recipe.levels.density()
+
+        def loss(generator: torch.Generator) -> Tensor:
+            x0, chosen = self.images.draw(self._part, generator)
+            y = self.labels[chosen].to(self.device)
+            if not isinstance(model, NoisyClassifier):
+                return -model.log_likelihood(y, x0.to(self.device)).mean()
+            sigma = self.unit * density.sample(self._part, generator)
+            eps = torch.randn(x0.shape, generator=generator)
+            x = x0 + sigma.reshape(-1, 1, 1, 1) * eps
+            return -model.log_likelihood(y, x.to(self.device), sigma.to(self.device)).mean()
+
+        checkpoint = None
+        if state is not None:
+            settings = recipe.decisive() | {"data": self.digest()}
+            checkpoint = Checkpoint(state, settings, recipe.monitor.checkpoint)
+        train(
+            self.network,
+            loss,
+            recipe.steps,
+            seed=recipe.seed,
+            optimizer=recipe.optimizer,
+            precision=recipe.precision,
+            checkpoint=checkpoint,
+            callback=callback,
+            processes=self.processes,
+        )
+        self.network.requires_grad_(False)
+        return model
+
+    def digest(self) -> str:
+        """SHA-256 of the training images and labels."""
+        total = hashlib.sha256()
+        for image in self.images.images:
+            total.update(repr(tuple(image.shape)).encode())
+            total.update(image.contiguous().numpy().tobytes())
+        total.update(self.labels.numpy().tobytes())
+        return total.hexdigest()
