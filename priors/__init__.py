@@ -12,6 +12,7 @@ from .analytic import (
     fit_mixture,
     save_analytic,
 )
+from .from_network import from_network
 from .guidance import ClassifierFreeGuidance, Conditioned
 from .latent import LatentPrior
 from .likelihood import bits_per_dim, log_prob
@@ -42,6 +43,7 @@ __all__ = [
     "SubVP",
     "bits_per_dim",
     "fit_mixture",
+    "from_network",
     "geometric",
     "karras",
     "load",

@@ -1,0 +1,141 @@
+"""Wrapping a network of one's own: good ones pass, misnamed ones are named."""
+
+import pytest
+import torch
+from prior_cases import NETWORKS, SCHEDULES, exact_network, inner_prior, normal
+from torch import nn
+
+import priors
+from priors import VP, Empirical, Flow, Gaussian
+from priors.fit import CALLS
+from priors.network import PARAMETRIZATIONS
+
+INNER = {
+    "mixture": inner_prior,
+    "white": lambda: Gaussian(torch.zeros(6, dtype=torch.float64), 0.15),
+    "data set": lambda: Empirical((0.5 * normal(30, 2, 3)).clamp(-1, 1)),
+}
+RANGES = {"data_range": (0.0, 1.0), "network_range": (-1.0, 1.0)}
+
+
+@pytest.mark.parametrize("inner", INNER)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_exact_network_passes_and_is_the_prior(name, inner):
+    inner = INNER[inner]()
+    parametrization, settings, twist = NETWORKS[name]
+    schedule = settings.get(
+        "schedule", {"flow": Flow(), "score": SCHEDULES["VE"]}.get(parametrization, VP())
+    )
+    network = exact_network(inner, parametrization, schedule, **twist)
+    prior = priors.from_network(
+        network, parametrization, event_shape=inner.event_shape, **RANGES, **settings
+    )
+    x = 0.5 + normal(3, *inner.event_shape)
+    sigma = torch.tensor([0.02, 0.4, 5.0], dtype=torch.float64)
+    expected = (inner.denoise(2 * x - 1, 2 * sigma) + 1) / 2
+    torch.testing.assert_close(prior.denoise(x, sigma), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("schedule", ["VP", "Cosine", "Flow"])
+@pytest.mark.parametrize("true", PARAMETRIZATIONS[:-1])
+def test_every_wrong_name_and_sign_is_caught_and_the_right_one_given(true, schedule):
+    inner, law = inner_prior(), SCHEDULES[schedule]
+    right = exact_network(inner, true, law)
+    for named in PARAMETRIZATIONS[:-1]:
+        for sign in (1, -1):
+            if (named, sign) == (true, 1):
+                continue
+            with pytest.raises(ValueError, match="does not fit parametrization=") as error:
+                priors.from_network(
+                    lambda x, t, sign=sign: sign * right(x, t),
+                    named,
+                    law,
+                    event_shape=inner.event_shape,
+                    time="1000 t" if true == "flow" else "999 t",
+                    **RANGES,
+                )
+            expected = true if sign == 1 else f"minus the network as {true}"
+            assert expected in str(error.value).split("It would fit as")[1]
+
+
+def test_the_sign_of_edm():
+    inner = inner_prior()
+    network = exact_network(inner, "edm", None)
+    with pytest.raises(ValueError, match="minus the network as edm"):
+        priors.from_network(network, "edm", event_shape=inner.event_shape, edm_sign=-1, **RANGES)
+
+
+@pytest.mark.parametrize(("time", "factor"), [("t", 1.0), ("999 t", 999.0), ("1000 t", 1000.0)])
+def test_time_conventions(time, factor):
+    inner, seen = inner_prior(), []
+    inside = exact_network(inner, "epsilon", VP())
+
+    def network(x, t):
+        seen.append(t)
+        return inside(x, 999 * t / factor)
+
+    prior = priors.from_network(
+        network, "epsilon", event_shape=inner.event_shape, time=time, **RANGES
+    )
+    assert len(seen) == CALLS
+    seen.clear()
+    prior.denoise(normal(1, *inner.event_shape), 1.0)
+    torch.testing.assert_close(seen[0], factor * VP().t(torch.tensor([2.0])).double())
+
+
+def test_a_network_range_that_is_too_narrow_is_caught():
+    inner = inner_prior()
+    network = exact_network(inner, "epsilon", VP())
+    with pytest.raises(ValueError, match="lie outside data_range"):
+        priors.from_network(
+            network, "epsilon", event_shape=inner.event_shape, network_range=(0, 0.5)
+        )
+
+
+def test_what_the_network_raises_is_told_and_the_check_can_be_left_out():
+    class Embedding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(10, 1)
+
+        def forward(self, x, time):
+            return x * self.table(time.long())
+
+    with pytest.raises(ValueError, match="it raises IndexError"):
+        priors.from_network(Embedding(), "epsilon", event_shape=(2,))
+    prior = priors.from_network(Embedding(), "epsilon", event_shape=(2,), check=False)
+    assert prior.event_shape == (2,)
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="event_shape is needed"):
+        priors.from_network(lambda x, t: x, "epsilon")
+    with pytest.raises(ValueError, match="unknown time 'index'; known: t, 999 t"):
+        priors.from_network(lambda x, t: x, "epsilon", event_shape=(2,), time="index")
+    with pytest.raises(ValueError, match="unknown parametrization"):
+        priors.from_network(lambda x, t: x, "noise", event_shape=(2,))
+
+
+def test_the_trial_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    network = exact_network(inner_prior(), "v", VP())
+    priors.from_network(network, "v", event_shape=(1, 2, 2), **RANGES)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["digits", "ct"])
+def test_bundled_networks_pass(name):
+    bundled = priors.load(name)
+    prior = priors.from_network(
+        bundled.network,
+        "edm",
+        event_shape=bundled.event_shape,
+        data_range=bundled.data_range,
+        network_range=bundled.network_range,
+        sigma_range=bundled.sigma_range,
+        sigma_data=bundled.sigma_data,
+        edm_sign=bundled.edm_sign,
+        check=name == "digits",
+    )
+    x = normal(1, *bundled.event_shape).float()
+    assert torch.equal(prior.denoise(x, 1.0), bundled.denoise(x, 1.0))
