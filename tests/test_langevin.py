@@ -227,14 +227,14 @@ def test_langevin_fails_on_two_modes_with_a_gap_and_annealing_does_not():
 
 
 def test_the_corrector_settles_at_the_variance_its_ratio_allows():
-    """1 / (1 - r^2) of the variance in many dimensions; the rule holds for each sample alone."""
-    size, r, v = 2000, 0.3, 1.0 + 0.5**2
+    """1 + r^2 of the variance in many dimensions; the rule holds for each sample alone."""
+    size, r, v = 2000, 0.6, 1.0 + 0.5**2
     prior = priors.Gaussian(torch.zeros(size, dtype=DOUBLE), 1.0)
-    corrector = PredictorCorrector(EulerMaruyama([0.6, 0.5]), corrections=60, snr=r)
+    corrector = PredictorCorrector(EulerMaruyama([0.6, 0.5]), corrections=40, snr=r)
     start = 1.5 * torch.randn(8, size, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     x = corrector(prior, start=start)
     error = math.sqrt(2 / x.numel())
-    assert abs(float(x.var()) / (v / (1 - r**2)) - 1) < 5 * error + 2 / size
+    assert abs(float(x.var()) / (v * (1 + r**2)) - 1) < 5 * error + 2 / size
 
 
 def energy_distance(x, y):

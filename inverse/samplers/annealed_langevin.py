@@ -31,9 +31,10 @@ class AnnealedLangevin(Sampler):
     With sigma_L the last positive level, c = eps / sigma_L^2 for the eps of the 2020 paper; the
     2019 paper writes a_i / 2 for this a_i, so there c = eps / (2 sigma_L^2) (0.1 with its
     constants). If the levels end at 0, the last step returns the denoised image, as the 2020 paper
-    does. On a Gaussian of variance v_i at level sigma_i, mean and variance follow
+    does. On a Gaussian of mean m_x and variance v_i at level sigma_i, mean m and variance s
+    follow
 
-        m' - m = (1 - a_i / v_i) (m - m_x),   s' = (1 - a_i / v_i)^2 s + 2 a_i
+        m' - m_x = (1 - a_i / v_i) (m - m_x),   s' = (1 - a_i / v_i)^2 s + 2 a_i
 
     exactly. The samples approach the prior as T grows and c falls; neither as levels alone are
     added. One network call a step: T for each positive level, and one for the denoising.

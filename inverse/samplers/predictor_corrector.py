@@ -29,7 +29,7 @@ class PredictorCorrector(Sampler):
     the score of a sample vanishes, which happens with few values (D below about 20).
 
     The corrector leaves a bias that does not fall with the number of levels: where p_sigma is
-    N(m, v I), D large, its stationary variance is v / (1 - r^2). One network call for each
+    N(m, v I), D large, its stationary variance is v (1 + r^2). One network call for each
     corrector step besides those of the predictor; none is spent at level 0.
 
     Args:
