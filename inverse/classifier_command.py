@@ -18,7 +18,7 @@ from priors.training.recipe import Data
 
 from .classifier_training import ClassifierRecipe, ClassifierTraining, Labelled
 from .io import read_array, write_bytes
-from .training_command import device, facts
+from .training_command import facts
 from .training_data import read_data
 from .training_watch import Watch
 
@@ -32,7 +32,7 @@ def train_classifier(args: Namespace) -> None:
     recipe: ClassifierRecipe = args.recipe
     group = training.Processes.from_environment()
     (images, labels), held, span = read_labelled(recipe.data)
-    run = ClassifierTraining(recipe, images, labels, span, device(group), group)
+    run = ClassifierTraining(recipe, images, labels, span, training.local_device(), group)
     if held is not None:
         run.model.check_measurement(held[1])
     state = args.out / ".state"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 import shutil
 from argparse import Namespace
@@ -82,7 +81,7 @@ def train_prior(args: Namespace) -> None:
     recipe: training.Recipe = args.recipe
     group = training.Processes.from_environment()
     images, held, span = read_data(recipe.data, recipe.seed)
-    run = training.PriorTraining(recipe, images, span, device(group), group)
+    run = training.PriorTraining(recipe, images, span, training.local_device(), group)
     state = args.out / ".state"
     if (state / "state.safetensors").exists() and group.rank == 0:
         print(f"going on from the state in {state}", flush=True)
@@ -96,13 +95,6 @@ def train_prior(args: Namespace) -> None:
         shutil.rmtree(state, ignore_errors=True)
         print(f"the prior is in {args.out}; use it with --prior {args.out}")
     group.wait()
-
-
-def device(group: training.Processes) -> torch.device:
-    """Where this process trains."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _finish(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import signal
@@ -9,10 +10,12 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import test_priors as contract
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prior_cases import SCHEDULES, exact_network
@@ -31,6 +34,7 @@ from priors.training import (
     Processes,
     Recipe,
     denoising_error,
+    local_device,
     train,
     unet,
 )
@@ -240,51 +244,140 @@ def test_gradients_are_clipped_to_the_stated_norm():
     assert norms[0][1] == pytest.approx(0.5, rel=1e-4)
 
 
+class Line(nn.Module):
+    """Least squares on eight points, of which each process takes its part."""
+
+    points = torch.linspace(-1, 3, 16).reshape(8, 2)
+
+    def __init__(self, start=0.0):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor([start, 2.0]))
+
+    def train_two_steps(self, group):
+        """The steps' losses and gradient norms, and the averaged weights."""
+        size = group.part(8)
+        own = self.points[group.rank * size : (group.rank + 1) * size]
+        seen = []
+        plan = Optimizer(learning_rate=0.25, warmup=0, clip=100.0)
+        train(
+            self, lambda generator: (own @ self.slope - 1).square().mean(), 2, optimizer=plan,
+            processes=group, callback=lambda step: seen.append((step.loss, step.gradient_norm)),
+        )  # fmt: skip
+        return torch.tensor(seen), self.slope.detach()
+
+
 WORKER = """
 import sys, torch
-from test_training import Optimizer, Recovered, Processes, denoising, gaussian_images, train
-torch.set_num_threads(1)
+from torch import nn
+from priors.training import Optimizer, Processes, train
+{line}
 group = Processes.from_environment()
-network = Recovered("edm")
-with torch.no_grad():
-    network.mean += group.rank  # shared at the start
-loss, _ = denoising(network, gaussian_images(n=5000), group.part(64))
-plan = Optimizer(learning_rate=0.1, warmup=5, weight_decay=0.0)
-train(network, loss, 60, optimizer=plan, processes=group)
-torch.save(network.state_dict(), f"{sys.argv[1]}/{group.rank}.pt")
+torch.save(Line(start=1.0).train_two_steps(group), sys.argv[1])
 group.wait()
 """
 
 
-def test_two_processes_train_one_network(tmp_path):
+def test_two_processes_train_as_one_on_the_whole_batch(tmp_path, monkeypatch):
+    """This process is the first, and all go from its weights."""
+    whole, slope = Line().train_two_steps(Processes())
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    here = os.path.dirname(__file__)
-    path = os.pathsep.join([here, os.path.dirname(here), os.environ.get("PYTHONPATH", "")])
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path)],
-            env={
-                **os.environ, "PYTHONPATH": path, "RANK": str(rank), "WORLD_SIZE": "2",
-                "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "LOCAL_RANK": str(rank),
-            },
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    here = os.path.dirname(os.path.dirname(__file__))
+    shared = {
+        "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]),
+    }  # fmt: skip
+    program = WORKER.format(line=inspect.getsource(Line))
+    worker = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "second.pt")],
+        env={**os.environ, **shared, "RANK": "1", "LOCAL_RANK": "1"},
+    )
+    for name, value in {**shared, "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     try:
-        assert [worker.wait(120) for worker in workers] == [0, 0]
+        dist.init_process_group("gloo", timeout=timedelta(seconds=180))
+        group = Processes.from_environment()
+        assert (group.rank, group.size) == (0, 2)
+        first = Line().train_two_steps(group)
+        group.wait()
+        assert worker.wait(120) == 0
     finally:
-        for worker in workers:
-            worker.kill()
-    first, second = (torch.load(tmp_path / f"{r}.pt", weights_only=True) for r in range(2))
-    for name, value in first.items():
-        assert torch.equal(value, second[name]), name
-    whole = Recovered("edm")
-    loss, _ = denoising(whole, gaussian_images(n=5000), 64)
-    train(whole, loss, 60, optimizer=Optimizer(learning_rate=0.1, warmup=5, weight_decay=0.0))
-    for name, value in whole.state_dict().items():
-        assert float(first[name]) == pytest.approx(float(value), abs=0.03), name
+        worker.kill()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    for found in (first, torch.load(tmp_path / "second.pt", weights_only=True)):
+        torch.testing.assert_close(found, (whole, slope))
+    assert torch.equal(first[1], torch.load(tmp_path / "second.pt", weights_only=True)[1])
+
+
+class Pair(Processes):
+    """The first of two processes; the second, at step `other`, is played by arithmetic."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other = other
+
+    def mean(self, value):
+        return (float(value) + self.other) / 2
+
+
+def test_processes_that_do_not_see_one_checkpoint_are_refused(tmp_path):
+    def loss(generator):
+        return network.weight.square().sum()
+
+    network = nn.Linear(1, 1, bias=False)
+    train(network, loss, 2, checkpoint=Checkpoint(tmp_path, {}))
+    with pytest.raises(ValueError, match="this one from 2; keep the checkpoint on a disk"):
+        train(network, loss, 4, checkpoint=Checkpoint(tmp_path, {}), processes=Pair(other=0))
+
+
+def test_each_process_trains_on_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert local_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert local_device() == torch.device("cuda", 3)
+    # NCCL takes the current device, which must be the own one when the processes meet.
+    done = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(str(device)))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend: done.append(backend))
+    monkeypatch.setattr(dist, "get_rank", lambda: 7)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
+    group = Processes(together=True)
+    assert done == ["cuda:3", "nccl"]
+    # What they tell each other lies there too; "meta" stands for a GPU.
+    told = []
+    monkeypatch.setattr(dist, "all_reduce", lambda value: told.append(str(value.device)))
+    with pytest.raises(RuntimeError, match="meta"):
+        group.any(True, torch.device("meta"))
+    assert told == ["meta"]
+    monkeypatch.setenv("LOCAL_RANK", "4")
+    with pytest.raises(ValueError, match="--nproc-per-node 4"):
+        local_device()
+    monkeypatch.delenv("LOCAL_RANK")
+    assert local_device() == torch.device("cuda", 0)
+
+
+def test_dropout_draws_apart_from_the_data_and_again_on_each_run():
+    network = nn.Linear(1, 1)
+    runs = []
+
+    def loss(generator):
+        drawn.append((torch.rand(4), torch.rand(4, generator=generator)))
+        return network.weight.square().sum()
+
+    for _ in range(2):
+        drawn = []
+        train(network, loss, 3, seed=5)
+        runs.append(drawn)
+    (dropped, data), *_ = runs[0]
+    assert not torch.isin(dropped, data).any()
+    assert not torch.isin(dropped, runs[0][1][0]).any()
+    torch.testing.assert_close(runs[0], runs[1], rtol=0, atol=0)
 
 
 def test_a_batch_is_shared_equally():

@@ -14,7 +14,7 @@ from .objectives import (
     SlicedScoreMatching,
     fisher_divergence,
 )
-from .processes import Processes
+from .processes import Processes, local_device
 from .recipe import Recipe
 from .recipe_file import read_recipe, recipe_text
 
@@ -37,6 +37,7 @@ __all__ = [
     "UniformTime",
     "denoising_error",
     "fisher_divergence",
+    "local_device",
     "read_recipe",
     "recipe_text",
     "train",

@@ -128,11 +128,11 @@ def train(
         steps: optimiser steps in all.
         precision: in which the network computes; weights, moments and averages stay float32.
             float16 needs CUDA and scales its losses.
-        checkpoint: where the state is kept and looked for.
+        checkpoint: where the state is kept, by the first process, and looked for by all.
         callback: called after every step.
         processes: the group that trains together; by default this process alone.
     Raises:
-        ValueError: bad settings, or a checkpoint of other ones.
+        ValueError: bad settings, a checkpoint of other ones, or one that not all processes see.
         FloatingPointError: a loss or gradient that is not finite, with the step.
     """
     plan, group = optimizer or Optimizer(), processes or Processes()
@@ -142,6 +142,7 @@ def train(
     cast = _autocast(precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     parameters = [p for p in network.parameters() if p.requires_grad]
+    group.share(network)
     average = {k: v.detach().clone() for k, v in network.state_dict().items()}
     adam = torch.optim.AdamW(
         parameters, lr=plan.learning_rate, betas=plan.betas, weight_decay=plan.weight_decay
@@ -159,7 +160,11 @@ def train(
                     "_growth_tracker": int(found["growth"]),
                 }
             )
-    group.share(network)
+    if group.any(group.mean(torch.tensor(float(start), device=device)) != start, device):
+        raise ValueError(
+            f"the processes do not go on from one step, this one from {start}; keep the "
+            "checkpoint on a disk that all of them see"
+        )
     network.train()
     began = time.monotonic() - earlier
     with _interrupts() as interrupted:
@@ -170,7 +175,7 @@ def train(
             # One generator a step: a restart needs no saved random state.
             generator = torch.Generator().manual_seed(_seed(seed, step, group.rank))
             adam.zero_grad(set_to_none=True)
-            with _seeded(generator.initial_seed(), device):
+            with _seeded(generator.initial_seed() ^ _APART, device):
                 with cast():
                     value = loss(generator)
                 scaler.scale(value).backward()
@@ -191,7 +196,7 @@ def train(
             _follow(average, network, plan.keep(step))
             smooth = now if math.isnan(smooth) else 0.99 * smooth + 0.01 * now
             seconds = time.monotonic() - began
-            stop = group.any(interrupted())
+            stop = group.any(interrupted(), device)
             due = checkpoint is not None and (checkpoint.due(step + 1, steps) or stop)
             if checkpoint is not None and due and group.rank == 0:
                 progress = {"step": step + 1, "smooth": smooth, "seconds": seconds}
@@ -206,6 +211,10 @@ def train(
                 raise KeyboardInterrupt
     network.load_state_dict(average)
     return network.eval()
+
+
+_APART = 0x5851F42D4C957F2D
+"""Sets dropout's stream apart from that of the step's generator: indices, levels and noise."""
 
 
 def _seed(seed: int, step: int, rank: int) -> int:

@@ -10,6 +10,23 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
+def local_device() -> torch.device:
+    """Where this process trains: a GPU of its own, by torchrun's LOCAL_RANK, or the CPU.
+
+    Raises:
+        ValueError: more processes on this machine than it has GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise ValueError(
+            f"process {index} of this machine has no GPU to itself, there are {count}; start "
+            f"torchrun with --nproc-per-node {count}"
+        )
+    return torch.device("cuda", index)
+
+
 class Processes:
     """The group that trains together: equal weights, averaged gradients.
 
@@ -17,14 +34,18 @@ class Processes:
     cannot serve losses that take derivatives of the network themselves.
 
     Args:
-        together: join the processes that torchrun has started; else this one is alone.
+        together: join the processes that torchrun has started, each on its `local_device`; else
+            this one is alone.
     """
 
     def __init__(self, together: bool = False) -> None:
         self.rank, self.size = 0, 1
         if together:
+            device = local_device()
+            if device.type == "cuda":  # before the group, which else meets on the first GPU
+                torch.cuda.set_device(device)
             if not dist.is_initialized():
-                dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+                dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
             self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     @classmethod
@@ -57,15 +78,16 @@ class Processes:
                 gradient.copy_(part.view_as(gradient))
 
     def mean(self, value: Tensor) -> float:
+        """Over all processes, of a scalar on the device that they train on."""
         if self.size > 1:
             dist.all_reduce(value)
             value = value / self.size
         return float(value)
 
-    def any(self, value: bool) -> bool:
+    def any(self, value: bool, device: torch.device) -> bool:
+        """Whether it holds for one of them; `device` is the one that they train on."""
         if self.size == 1:
             return value
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
         flag = torch.tensor(float(value), device=device)
         dist.all_reduce(flag)
         return bool(flag > 0)
