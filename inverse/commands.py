@@ -15,8 +15,15 @@ from torch import Tensor
 
 import inverse
 import priors
-from forward_models import Blur, Inpainting, LinearGaussian, Tomography, load_classifier
-from priors import NetworkPrior, Prior, pretrained
+from forward_models import (
+    Blur,
+    Inpainting,
+    LinearGaussian,
+    Tomography,
+    bundled_classifiers,
+    load_classifier,
+)
+from priors import LatentPrior, NetworkPrior, Prior, pretrained
 
 from . import classical, demo
 from .figures import Column, panel
@@ -72,22 +79,25 @@ def draw_from_prior(args: Namespace) -> None:
         raise ValueError("--method and --classifier: need a --class; leave them out, or add it")
     if args.sampler and args.method:
         raise ValueError("--sampler and --method: give one of them")
-    classifier = args.classifier
-    if args.label is not None and not classifier and args.prior in pretrained.bundled_names():
-        classifier = f"{args.prior}-noisy"
+    classifier = args.classifier or _own_classifier(args)
     prior = _load_prior(args, None if classifier else args.label)
     target: Prior = prior
     if classifier:
         target = inverse.condition(prior, load_classifier(classifier), torch.tensor(args.label))
     sampler = None if args.sampler is None else named(args.sampler, target, args.steps or 100)
     samples = _draw(args, target, args.method if classifier else None, "sampling", sampler)
-    panel(args.out / "panel.png", _sample_columns(samples, 8), window=_window(prior))
+    panel(args.out / "panel.png", _sample_columns(samples, 8), window=_window(prior, samples))
     print(f"{args.n} samples in {samples.diagnostics['seconds']:.1f} s are in {args.out}")
 
 
 def reconstruct(args: Namespace) -> None:
     """Draw from the posterior given a measurement, beside the classical answer to it."""
     prior = _load_prior(args)
+    if not isinstance(prior, NetworkPrior):
+        raise ValueError(
+            f"--prior {args.prior}: an analytic prior draws on the command line, and "
+            "reconstructs in Python alone; choose a network's"
+        )
     measured = measure(args, prior)
     posterior = inverse.condition(prior, measured.model, measured.y)
     samples = _draw(args, posterior, args.method, args.forward)
@@ -110,7 +120,7 @@ def reconstruct(args: Namespace) -> None:
     if len(samples) > 1:
         columns.append(Column("standard deviation", samples.std, kind="std"))
     columns += _sample_columns(samples, 3)
-    panel(args.out / "panel.png", columns, window=_window(prior))
+    panel(args.out / "panel.png", columns, window=_window(prior, samples))
     print("\n".join(f"{key:<15} {value:.4g}" for key, value in report.items()))
     misfit = report["residual_sigma"]
     if not 0.5 <= misfit <= 2:
@@ -123,14 +133,32 @@ def reconstruct(args: Namespace) -> None:
     print(f"{args.n} samples by {samples.diagnostics['method']} are in {args.out}")
 
 
-def _load_prior(args: Namespace, label: int | None = None) -> NetworkPrior:
+def _own_classifier(args: Namespace) -> str | None:
+    """The classifier of a bundled prior's classes, where one is asked for."""
+    if args.label is None or args.prior not in pretrained.bundled_names():
+        return None
+    noisy = [name for name in bundled_classifiers() if name.endswith("-noisy")]
+    if f"{args.prior}-noisy" not in noisy:
+        raise ValueError(
+            f"--class {args.label}: {args.prior} has no classifier of its own; choose one with "
+            f"--classifier: {', '.join(noisy)}, or a folder"
+        )
+    return f"{args.prior}-noisy"
+
+
+def _load_prior(args: Namespace, label: int | None = None) -> Prior:
     span = None if args.data_range is None else (args.data_range[0], args.data_range[1])
     try:
         prior = priors.load(args.prior, data_range=span, class_label=label)
     except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"--prior {args.prior}: {error}") from error
-    if not isinstance(prior, NetworkPrior):
+    if isinstance(prior, LatentPrior):
         raise ValueError(f"--prior {args.prior}: latent pipelines are served in Python alone")
+    if len(prior.event_shape) != 3:
+        raise ValueError(
+            f"--prior {args.prior}: has events of shape {prior.event_shape}, no images (C, H, W); "
+            "it is served in Python alone"
+        )
     return prior
 
 
@@ -170,5 +198,8 @@ def _sample_columns(samples: Samples, most: int) -> list[Column]:
     return [Column(f"sample {i + 1}", x) for i, x in enumerate(samples.x[:most])]
 
 
-def _window(prior: NetworkPrior) -> tuple[float, float]:
+def _window(prior: Prior, samples: Samples) -> tuple[float, float]:
+    """What a picture shows from black to white; all the samples of an unbounded prior."""
+    if prior.data_range is None:
+        return float(samples.x.min()), float(samples.x.max())
     return demo.CT_WINDOW if in_hounsfield_units(prior) else data_range(prior)

@@ -23,7 +23,7 @@ from forward_models import (
     hounsfield_to_attenuation,
     random_mask,
 )
-from priors import NetworkPrior
+from priors import NetworkPrior, Prior
 
 from .io import Image, check_file, read_array, read_image
 
@@ -64,13 +64,13 @@ def measure(args: Namespace, prior: NetworkPrior) -> Measurement:
     return Measurement(model, y, shown[0], data[None] if args.simulate else None, span)
 
 
-def data_range(prior: NetworkPrior) -> tuple[float, float]:
+def data_range(prior: Prior) -> tuple[float, float]:
     """What the prior's images span."""
     assert prior.data_range is not None  # a network's prior always states it
     return prior.data_range
 
 
-def in_hounsfield_units(prior: NetworkPrior) -> bool:
+def in_hounsfield_units(prior: Prior) -> bool:
     """A prior whose values start at air's -1000 HU or below is one of CT in Hounsfield units."""
     return data_range(prior)[0] <= -1000
 

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 import inverse
 import priors
 from forward_models import Classifier, ConvClassifier, NoisyClassifier, save_classifier
-from inverse import cli, demo, figures
+from inverse import cli, commands, demo, figures
 from inverse.samplers.names import NAMES, named
 from inverse.training_data import read_data
 from priors.training import denoising_error, unet
@@ -157,6 +157,43 @@ class TestSample:
         assert cli.main(argv) == 0
         report = json.loads((tmp_path / "o" / "diagnostics.json").read_text())
         assert report["method"] == "exact"
+
+    @pytest.mark.parametrize("span", [(0.0, 1.0), None])
+    def test_an_analytic_prior(self, span, tmp_path, picture, fails):
+        mean = torch.linspace(0, 2, 16).expand(1, 4, 16)
+        priors.save_analytic(priors.Gaussian(mean, 1e-4, data_range=span), tmp_path / "g")
+        argv = ["sample", "--prior", str(tmp_path / "g"), "-n", "2"]
+        assert cli.main([*argv, "--out", str(tmp_path / "o")]) == 0
+        assert names(tmp_path / "o") == SAVED
+        error = np.load(tmp_path / "o" / "samples.npy") - mean.numpy()
+        assert 0.008 < error.std() < 0.012
+        text = fails("reconstruct", picture, "--forward", "blur", "--blur-sigma", 1, "--sigma",
+                     0.1, *argv[1:], "--out", tmp_path / "p")  # fmt: skip
+        assert "an analytic prior" in text
+        priors.save_analytic(priors.Gaussian(torch.zeros(5), 1.0), tmp_path / "flat")
+        text = fails("sample", "--prior", tmp_path / "flat", "--out", tmp_path / "p")
+        assert "no images" in text
+
+    def test_a_class_of_a_bundled_prior_needs_a_classifier_that_exists(
+        self, tmp_path, monkeypatch, fails
+    ):
+        argv = ("sample", "--class", 3, "--out", tmp_path / "o", "--prior")
+        for name in ("digits-mixture", "ct"):
+            text = fails(*argv, name)
+            assert f"{name} has no classifier of its own" in text
+            assert "--classifier: digits-noisy, fashion-noisy" in text
+        asked = []
+
+        def load(name):
+            asked.append(name)
+            raise ValueError("far enough")
+
+        monkeypatch.setattr(commands, "load_classifier", load)
+        monkeypatch.setattr(commands, "_load_prior", lambda args, label: None)
+        fails(*argv, "digits")
+        fails(*argv, "digits-mixture", "--classifier", "digits-noisy")
+        assert asked == ["digits-noisy", "digits-noisy"]
+        assert not (tmp_path / "o").exists()
 
     def test_refusals(self, grey, tmp_path, fails):
         out = tmp_path / "o"

@@ -3,7 +3,7 @@
 from .adapters import Attribute, Head, Region
 from .calibration import Calibration, calibration_error
 from .classifier import Classifier, NoisyClassifier
-from .files import load_classifier, save_classifier
+from .files import bundled_classifiers, load_classifier, save_classifier
 from .network import ConvClassifier
 from .pretrained import Preprocessed, torchvision_classifier
 
@@ -16,6 +16,7 @@ __all__ = [
     "NoisyClassifier",
     "Preprocessed",
     "Region",
+    "bundled_classifiers",
     "calibration_error",
     "load_classifier",
     "save_classifier",

@@ -15,6 +15,11 @@ _BUNDLED = Path(__file__).parent / "bundled"
 _FORMAT = 1
 
 
+def bundled_classifiers() -> list[str]:
+    """Names that `load_classifier` knows without a path."""
+    return sorted(p.parent.name for p in _BUNDLED.glob("*/config.json"))
+
+
 def save_classifier(model: Classifier | NoisyClassifier, folder: str | Path) -> None:
     """Write config.json and model.safetensors of a `ConvClassifier` model into the folder.
 
@@ -56,10 +61,9 @@ def load_classifier(folder: str | Path) -> Classifier | NoisyClassifier:
     if not (path / "config.json").is_file() and path.name == str(folder):
         path = _BUNDLED / path.name
     if not (path / "config.json").is_file():
-        known = sorted(p.parent.name for p in _BUNDLED.glob("*/config.json"))
         raise ValueError(
             f"no classifier {str(folder)!r}: neither a folder with config.json nor one of the "
-            f"bundled ones ({', '.join(known) or 'none'})"
+            f"bundled ones ({', '.join(bundled_classifiers()) or 'none'})"
         )
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
