@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -35,6 +37,19 @@ def test_inpainting_has_the_exact_mean_and_spread(method, settings):
     z = (x.mean(0) - mean) / (variance / len(x)).sqrt()
     assert 0.7 < float(z.square().mean().sqrt()) < 1.3
     assert 0.75 < float(x.var(0).sum() / variance.sum()) < 1.25
+
+
+@pytest.mark.parametrize(("method", "steps"), [("diffpir", 20), ("dps", 40)])
+def test_rough_methods_come_near_the_measurement_and_the_exact_mean(method, steps):
+    """Nearer to the exact mean than the prior's, by more than their own spread."""
+    prior, model, y = half_seen()
+    mean, covariance = prior.condition(model, y).moments()
+    target = inverse.condition(prior, model, y)
+    samples = inverse.sample(target, n=2, method=method, steps=steps, seed=0)
+    assert 0.7 < math.sqrt(samples.diagnostics["reduced_chi2"]) < 1.5
+    error = float((samples.mean - mean).square().mean().sqrt())
+    assert error < 2 * float(covariance.diagonal().mean().sqrt())
+    assert error < 0.6 * float((prior.moments()[0] - mean).square().mean().sqrt())
 
 
 def test_exact_draws_choose_components_by_their_evidence():
