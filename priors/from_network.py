@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .fit import misfit
+from .misfit import misfit
 from .network import PARAMETRIZATIONS, NetworkPrior
 from .schedule import VE, VP, Cosine, Flow, Schedule, SubVP
 
@@ -68,8 +68,8 @@ def from_network(
 
     The check needs no data: the denoiser must approach x as sigma -> 0, stop following the noise as
     sigma -> sigma_max, and make samples inside data_range on which it is a conditional mean (see
-    `priors.fit`). It cannot see data_range, which only names units; a network_range wider than the
-    true one; noise levels misnamed by some ten per cent, or by more where the data have mean 0;
+    `priors.misfit`). It cannot see data_range, which only names units; a network_range wider than
+    the true one; noise levels misnamed by some ten per cent, or by more where the data have mean 0;
     nor whether the prior is any good.
 
     Raises:

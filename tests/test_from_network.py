@@ -7,7 +7,7 @@ from torch import nn
 
 import priors
 from priors import VP, Empirical, Flow, Gaussian
-from priors.fit import CALLS
+from priors.misfit import CALLS
 from priors.network import PARAMETRIZATIONS
 
 INNER = {

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ..prior import CovarianceProduct, Prior
+from .components import check_weights
 from .covariance import noise_range
-from .mixture import check_weights
 from .parameters import check_count, private_generator
 
 _CHUNK = 2**22
