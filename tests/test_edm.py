@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 import types
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -359,10 +360,46 @@ class Call:
         return self.call
 
 
+class Stretched:
+    """An empty tensor that is then told to be large."""
+
+    def __reduce__(self):
+        empty = Call(torch.storage._load_from_bytes, legacy(0))
+        state = (empty, 0, (30_000_000,), (1,))
+        return torch._utils._rebuild_tensor_v2, (empty, 0, (0,), (1,), False, None), state
+
+
+def legacy(count: int) -> bytes:
+    """A storage as it stands in a pickle."""
+    file = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):
+        torch.save(torch.ones(count).storage(), file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
+
+
+AHEAD = b"\x80\x04r\xff\xff\xff\x7fN."
+"""LONG_BINPUT: a memo of two thousand million places."""
+
+
+def parameters(*values: Any) -> Persistent:
+    return Persistent("A", "", {"_parameters": {str(i): v for i, v in enumerate(values)}})
+
+
+def doubling(depth: int) -> Persistent:
+    """Modules that each hold the next one twice."""
+    module = parameters(torch.ones(1))
+    for _ in range(depth):
+        module = Persistent("A", "", {"_modules": {"a": module, "b": module}})
+    return module
+
+
 def hostile(tmp_path: Path) -> dict[str, Any]:
     target = str(tmp_path / "canary")
     write_it = f"open({target!r}, 'w').close()"
     good = {"_parameters": {"a": torch.ones(2)}}
+    stored = legacy(4)
+    many, nothing = [1] * 1000, dict.fromkeys(map(str, range(1000)))
+    crowd = {str(i): Persistent("A", "", {"_parameters": nothing}) for i in range(100)}
     return {
         "posix.system": Call(os.system, f"touch {target}"),
         "builtins.eval": Call(eval, write_it),
@@ -376,6 +413,16 @@ def hostile(tmp_path: Path) -> dict[str, Any]:
             torch._utils._rebuild_device_tensor_from_numpy, 1, 2, 3, 4
         ),
         "functools.partial": Call(__import__("functools").partial, eval, write_it),
+        "a tensor is given a state": parameters(Stretched()),
+        "what it decodes is larger": parameters(
+            *(Call(torch.storage._load_from_bytes, stored) for _ in range(20))
+        ),
+        "larger than the file": parameters(*(Call(set, many) for _ in range(20))),
+        "stands in it twice": doubling(16),
+        "more than 100000 modules": Persistent("A", "", {"_modules": crowd}),
+        "no text of at most 500": Persistent("A", "", {"_parameters": {"a" * 501: None}}),
+        "more than 2097152 instructions": [None] * 2**21,
+        "takes memory ahead": parameters(Call(torch.storage._load_from_bytes, AHEAD)),
     }
 
 
@@ -448,7 +495,7 @@ def test_damaged_pickles(persistence, tmp_path):
 @pytest.mark.parametrize(
     "data",
     [
-        b"\x80\x04r\xff\xff\xff\x7fN.",  # LONG_BINPUT: a memo of two thousand million places
+        AHEAD,
         b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00.",  # BYTEARRAY8 of a tebibyte
         b"\x80\x02\x82\x01.",  # EXT1: the extension registry
         b"(S'ls'\nios\nsystem\n.",  # INST

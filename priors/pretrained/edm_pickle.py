@@ -22,37 +22,19 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
-import struct
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from .edm_tensors import Held, check_program, storage_of, tensor_of, view
 from .safe_files import plain_file
 
-_STORAGES = {
-    f"{name}Storage": dtype
-    for name, dtype in {
-        "Double": torch.float64,
-        "Float": torch.float32,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-    }.items()
-}
 _PERSISTENCE = ("torch_utils.persistence", "_reconstruct_persistent_obj")
 _RECORDS = {
-    ("dnnlib.util", "EasyDict"),
     ("numpy", "dtype"),
     ("numpy", "ndarray"),
     *(
@@ -65,10 +47,11 @@ _RECORDS = {
         )
     ),
 }
-# Instructions that call by name in older ways, draw on registries, or refer to what is elsewhere.
-_REFUSED = ("INST", "OBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "PERSID")
 _SLACK = 2**26
+# What a published network has is far below these.
 _DEPTH = 64
+_ENTRIES = 100_000
+_NAME = 500
 
 
 def read_weights(path: Path, *, max_parameters: int = 2**31) -> dict[str, Any]:
@@ -91,17 +74,17 @@ def read_weights(path: Path, *, max_parameters: int = 2**31) -> dict[str, Any]:
         )
     with open(path, "rb") as file:
         data = file.read(size)
-    _check_program(data, path.name)
+    check_program(io.BytesIO(data), path.name)
     try:
-        content = _Reader(io.BytesIO(data)).load()
+        content = _Reader(data).load()
         network = content.get("ema") if type(content) is dict else content
         if not isinstance(network, _Record) or network.class_name is None:
             raise ValueError("no network in it, neither alone nor as 'ema'")
-        state: dict[str, Tensor] = {}
-        _collect(network, "", state, _DEPTH)
+        state = _Collected(network).tensors
         kwargs = network.state.get("_init_kwargs") or {}
-        if not isinstance(kwargs, dict):
-            raise ValueError("its settings are not a dictionary")
+        if not isinstance(kwargs, dict) or len(kwargs) > _NAME:
+            raise ValueError("its settings are not a dictionary, or a very large one")
+        settings = {str(key): _plain(value) for key, value in kwargs.items()}
     except Exception as error:  # a damaged program makes the interpreter raise errors of every kind
         raise ValueError(
             f"{path.name} is corrupt or no pickle of EDM: {str(error)[:200]}"
@@ -114,25 +97,9 @@ def read_weights(path: Path, *, max_parameters: int = 2**31) -> dict[str, Any]:
         )
     return {
         "class_name": network.class_name,
-        "init_kwargs": {key: _plain(value) for key, value in kwargs.items()},
+        "init_kwargs": settings,
         "state_dict": state,
     }
-
-
-def _check_program(data: bytes, name: str) -> None:
-    """Read the instructions without running any; refuse those that plain data do without."""
-    count = 0
-    try:
-        for opcode, argument, _ in pickletools.genops(data):
-            count += 1
-            if opcode.name in _REFUSED:
-                raise PermissionError(f"it uses the instruction {opcode.name}")
-            if opcode.name.endswith("PUT") and int(argument or 0) > count:
-                raise PermissionError("it takes memory ahead of use")
-    except PermissionError as error:
-        raise ValueError(f"{name} is a pickle that is not run: {error}") from error
-    except Exception as error:
-        raise ValueError(f"{name} is corrupt or no pickle: {str(error)[:200]}") from error
 
 
 class _Record:
@@ -154,7 +121,9 @@ class _Record:
 
 def _persistent(meta: Any) -> _Record:
     record = _Record()
-    record.class_name = str(meta["class_name"])
+    if type(meta["class_name"]) is not str:
+        raise ValueError("the name of a class is no text")
+    record.class_name = meta["class_name"]
     record.__setstate__(meta["state"])
     return record
 
@@ -167,102 +136,80 @@ class _Dictionary(dict[str, Any]):
 
 
 class _Reader(pickle.Unpickler):
-    """Runs a checked program; every name it may use stands for something of this file."""
+    """Runs a checked program; every name it may use stands for something of this file.
+
+    What a program has copied, however often it names one thing, is no larger than its file.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.left = len(data)
+        # Functions and classes of its own, so that a program can change no other reader's.
+        record = type("_Record", (_Record,), {})
+        self.others = record
+        self.known: dict[tuple[str, str], Callable[..., Any]] = {
+            _PERSISTENCE: lambda meta: _persistent(meta),
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *parts: view(*parts),
+            ("torch._utils", "_rebuild_parameter"): lambda value, *_: Held(tensor_of(value)),
+            ("torch.storage", "_load_from_bytes"): lambda data: storage_of(self._spend(data)),
+            ("collections", "OrderedDict"): lambda: OrderedDict(),
+            ("builtins", "set"): lambda values=(): set(self._spend(values)),
+            ("dnnlib.util", "EasyDict"): type("_Dictionary", (_Dictionary,), {}),
+        } | dict.fromkeys(_RECORDS, record)
 
     def find_class(self, module: str, name: str) -> Any:
-        known: dict[tuple[str, str], Callable[..., Any]] = {
-            _PERSISTENCE: lambda meta: _persistent(meta),
-            ("torch._utils", "_rebuild_tensor_v2"): lambda *parts: _view(*parts),
-            ("torch._utils", "_rebuild_parameter"): lambda value, *_: _tensor(value),
-            ("torch.storage", "_load_from_bytes"): lambda data: _storage(data),
-            ("collections", "OrderedDict"): OrderedDict,
-            ("builtins", "set"): set,
-        }
-        found = known.get((module, name))
+        found = self.known.get((module, name))
         if found is not None:
             return found
-        # A class of its own for each, so that a program can change no other reader's.
-        if (module, name) == ("dnnlib.util", "EasyDict"):
-            return type(name, (_Dictionary,), {})
-        if (module, name) in _RECORDS or module.startswith("torch.nn.modules."):
-            return type(name, (_Record,), {})
+        if module.startswith("torch.nn.modules."):
+            return self.others
         raise PermissionError(f"it names {module}.{name}, which is never called"[:200])
 
-
-class _StorageReader(pickle.Unpickler):
-    """The pickles inside a storage's bytes: plain data, and one storage by its type and length."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return name
-        raise PermissionError(f"a storage names {module}.{name}, which is never called"[:200])
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, storage, key, _, count = pid[:5]
-        if kind != "storage" or storage not in _STORAGES or type(count) is not int:
-            raise ValueError("a storage is not as torch writes it")
-        return storage, key, count
+    def _spend(self, value: Any) -> Any:
+        self.left -= len(value)
+        if self.left < 0:
+            raise ValueError("what it decodes is larger than the file")
+        return value
 
 
-def _storage(data: Any) -> Tensor:
-    """The values that torch.save wrote of one storage, in its format before archives."""
-    if type(data) is not bytes:
-        raise ValueError("a storage is not of bytes")
-    file: BinaryIO = io.BytesIO(data)
-    for _ in range(3):  # magic number, version and byte order
-        _StorageReader(file).load()
-    (storage, key, count) = _StorageReader(file).load()
-    keys = _StorageReader(file).load()
-    (stored,) = struct.unpack("<q", file.read(8))
-    dtype = _STORAGES[storage]
-    rest = len(data) - file.tell()
-    if keys != [key] or stored != count or count * dtype.itemsize != rest:
-        raise ValueError(f"a storage of {count} values has {rest} bytes")
-    if not count:
-        return torch.empty(0, dtype=dtype)
-    return torch.frombuffer(bytearray(data[file.tell() :]), dtype=dtype)
-
-
-def _view(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A tensor on a storage, refused where it reaches beyond or shows a value twice."""
-    sizes, strides = tuple(size), tuple(stride)
-    whole = all(type(n) is int and n >= 0 for n in (offset, *sizes, *strides))
-    if not whole or len(sizes) != len(strides) or len(sizes) > 8:
-        raise ValueError("a tensor has no sizes and strides")
-    values = _tensor(storage)
-    count = 1
-    for n in sizes:
-        count *= n
-    last = offset + sum((n - 1) * step for n, step in zip(sizes, strides, strict=True))
-    if count and (last >= values.numel() or count > values.numel()):
-        raise ValueError(f"a tensor of shape {sizes} reaches beyond its storage")
-    return values.as_strided(sizes, strides, offset) if count else values.new_empty(sizes)
-
-
-def _tensor(value: Any) -> Tensor:
-    if not isinstance(value, Tensor):
-        raise ValueError(f"a {type(value).__name__} stands where a tensor must")
-    return value
-
-
-def _collect(module: _Record, prefix: str, state: dict[str, Tensor], depth: int) -> None:
+class _Collected:
     """Parameters and buffers of a module and those inside it, by their names."""
-    if depth == 0:
-        raise ValueError(f"its modules are nested deeper than {_DEPTH}")
-    for kind in ("_parameters", "_buffers"):
+
+    def __init__(self, network: _Record) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.seen: set[_Record] = set()
+        self.entries = 0
+        self._collect(network, "", _DEPTH)
+
+    def _collect(self, module: _Record, prefix: str, depth: int) -> None:
+        if depth == 0:
+            raise ValueError(f"its modules are nested deeper than {_DEPTH}")
+        if module in self.seen:
+            raise ValueError(f"its module {prefix!r} stands in it twice")
+        self.seen.add(module)
+        for kind in ("_parameters", "_buffers"):
+            for name, value in self._entries(module, kind, prefix):
+                self.tensors[name] = tensor_of(value).detach()
+        for name, inner in self._entries(module, "_modules", prefix):
+            if not isinstance(inner, _Record):
+                raise ValueError(f"a {type(inner).__name__} stands where a module must")
+            self._collect(inner, f"{name}.", depth - 1)
+
+    def _entries(self, module: _Record, kind: str, prefix: str) -> Iterator[tuple[str, Any]]:
+        """What of a kind a module has, under whole names; None left out."""
         for name, value in module.state.get(kind, {}).items():
+            self.entries += 1
+            if self.entries > _ENTRIES:
+                raise ValueError(f"it has more than {_ENTRIES} modules and tensors")
+            if type(name) is not str or len(prefix) + len(name) > _NAME:
+                raise ValueError(f"a name in it is no text of at most {_NAME} characters")
             if value is not None:
-                state[f"{prefix}{name}"] = _tensor(value).detach()
-    for name, inner in module.state.get("_modules", {}).items():
-        if isinstance(inner, _Record):
-            _collect(inner, f"{prefix}{name}.", state, depth - 1)
-        elif inner is not None:
-            raise ValueError(f"a {type(inner).__name__} stands where a module must")
+                yield f"{prefix}{name}", value
 
 
 def _plain(value: Any) -> Any:
     """A setting as plain data; tuples and lists of numbers, not of other things."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and len(value) <= _NAME:
         return [_plain(inner) for inner in value if not isinstance(inner, list | tuple)]
     if value is None or type(value) in (bool, int, float, str):
         return value
