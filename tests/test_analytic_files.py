@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 import torch
 from prior_cases import GAUSSIANS, MIXTURES, normal, spd
+from safetensors.torch import save_file
 
 from priors import Empirical, Gaussian, Mixture, load, save_analytic
 
@@ -58,12 +60,66 @@ def test_refusals(tmp_path):
         ({"covariances": None}, "which of 1 covariances"),
         ({"kinds": ["Kronecker"]}, "do not fit"),
         ({"sigma_range": [1.0, 0.1]}, "low < high"),
-        ({"dtype": "object"}, "do not fit"),
+        ({"dtype": "object"}, "dtype must be among float32, float64, got 'object'"),
+        ({"dtype": [1]}, r"got \[1\]"),
+        ({"covariances": [0, 0]}, "a Gaussian has one covariance, got 2"),
     ]
     for change, message in changes:
         index.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
             load(tmp_path)
     index.write_text(json.dumps(good | {"kinds": ["Dense", "Dense"], "covariances": [0]}))
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="and use all"):
+        load(tmp_path)
+
+
+def low_rank(**changes: torch.Tensor) -> dict[str, torch.Tensor]:
+    good = {"basis": torch.eye(4)[:, :2], "variances": torch.ones(2), "variance": torch.ones(1)}
+    return good | changes
+
+
+GAUSSIAN = torch.zeros(1, 4)
+UNFIT = {
+    "means of no axis": (torch.tensor(1.0), "LowRank", low_rank(), r"means must .*got \(\)"),
+    "no means": (torch.zeros(0, 4), "LowRank", low_rank(), r"got \(0, 4\)"),
+    "means of no values": (torch.zeros(1, 0), "LowRank", low_rank(), r"got \(1, 0\)"),
+    "two means": (torch.zeros(2, 4), "LowRank", low_rank(), r"names 1 components, got \(2, 4\)"),
+    "whole numbers": (GAUSSIAN.long(), "LowRank", low_rank(), "floating tensor, got torch.int64"),
+    "skewed": (GAUSSIAN, "LowRank", low_rank(basis=torch.ones(4, 2)), "orthonormal; .* off by 4"),
+    "negative": (GAUSSIAN, "LowRank", low_rank(variance=-torch.ones(1)), ">= 0, got -1"),
+    "negative along": (GAUSSIAN, "LowRank", low_rank(variances=-torch.ones(2)), ">= 0, got -1"),
+    "three along two": (GAUSSIAN, "LowRank", low_rank(variances=torch.ones(3)), r"needs .*\(2,\)"),
+    "other size": (GAUSSIAN, "LowRank", low_rank(basis=torch.eye(5)[:, :2]), r"basis \(4, 2\)"),
+    "part missing": (GAUSSIAN, "LowRank", {"basis": torch.eye(4)}, "got basis"),
+    "part too many": (GAUSSIAN, "Dense", {"matrix": torch.eye(4), "x": torch.ones(1)}, ", x"),
+    "matrix": (GAUSSIAN, "Dense", {"matrix": torch.eye(3)}, r"matrix \(4, 4\); got .*\(3, 3\)"),
+    "diagonal": (GAUSSIAN, "Diagonal", {"variance": torch.ones(1)}, r"variance \(4,\)"),
+    "spectrum": (GAUSSIAN, "Circulant", {"spectrum": torch.ones(3, 3)}, r"got spectrum \(3, 3\)"),
+    "factor": (
+        GAUSSIAN,
+        "FactorAnalysis",
+        {"factor": torch.ones(2, 2), "diagonal": torch.ones(4)},
+        r"factor \(4, 2\)",
+    ),
+    "large product": (
+        GAUSSIAN,
+        "Kronecker",
+        {f"factor{i}": torch.eye(300) for i in range(5)} | {"variance": torch.tensor(0.0)},
+        r"needs factor0 \(4, 4\), variance \(\); got factor0 \(300, 300\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_tensors_that_do_not_fit(case, tmp_path):
+    means, kind, parts, message = UNFIT[case]
+    save_analytic(Gaussian(normal(4), spd(4)), tmp_path)
+    path = tmp_path / "analytic.safetensors"
+    tensors = {"means": means} | {f"covariance.0.{k}": v for k, v in parts.items()}
+    save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    index = tmp_path / "analytic.json"
+    facts = json.loads(index.read_text()) | {"kinds": [kind]}
+    facts["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    index.write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match=message):
         load(tmp_path)

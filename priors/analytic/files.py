@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,44 +25,15 @@ from ..pretrained.safe_files import (
     write_json,
 )
 from ..pretrained.weights import read_weights
-from .covariance import Covariance, Dense, Diagonal
+from .covariance import Covariance
 from .gaussian import Gaussian
 from .mixture import Mixture
 from .parameters import constant
-from .structured import Circulant, FactorAnalysis, Kronecker, LowRank
+from .parts import KINDS, Parts, covariance_of, parts_of
+from .structured import FactorAnalysis
 
 INDEX, TENSORS = "analytic.json", "analytic.safetensors"
-
-Parts = dict[str, Tensor]
-
-_KINDS: dict[str, Callable[[Parts], Covariance]] = {
-    "Diagonal": lambda t: Diagonal(t["variance"]),
-    "Dense": lambda t: Dense(t["matrix"]),
-    "Circulant": lambda t: Circulant(t["spectrum"]),
-    "LowRank": lambda t: LowRank.from_basis(t["basis"], t["variances"], t["variance"]),
-    "FactorAnalysis": lambda t: FactorAnalysis(t["factor"], t["diagonal"]),
-    "Kronecker": lambda t: Kronecker(
-        *(t[f"factor{i}"] for i in range(len(t) - 1)), variance=t["variance"]
-    ),
-}
-
-
-def _parts(C: Covariance) -> Parts:
-    """What makes a covariance, float64."""
-    if isinstance(C, Diagonal):
-        return {"variance": C.eigenvalues}
-    if isinstance(C, Circulant):
-        return {"spectrum": C.eigenvalues.reshape(C.shape)}
-    if isinstance(C, LowRank):
-        return {"basis": C.basis, "variances": C.variances, "variance": C.variance}
-    if isinstance(C, FactorAnalysis):
-        return {"factor": C.factor, "diagonal": C.diagonal}
-    if isinstance(C, Kronecker):
-        factors = {f"factor{i}": factor for i, factor in enumerate(C.factors)}
-        return factors | {"variance": C.variance}
-    if isinstance(C, Dense):
-        return {"matrix": C.dense()}
-    raise TypeError(f"a {type(C).__name__} cannot be saved; known: {', '.join(_KINDS)}")
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def save_analytic(
@@ -94,7 +64,7 @@ def save_analytic(
     else:
         tensors["means"] = prior._mean.unsqueeze(0)
     for i, C in enumerate(unique):
-        for name, value in _parts(C).items():
+        for name, value in parts_of(C).items():
             small = isinstance(C, FactorAnalysis) and name == "factor"
             tensors[f"covariance.{i}.{name}"] = value.to(factor_dtype) if small else value
     target = Path(folder)
@@ -138,25 +108,29 @@ def read_analytic(folder: Path, options: Options, max_parameters: int) -> Gaussi
     read = read_weights(path, max_parameters=max_parameters)
     if sha256(path) != facts.get("sha256"):
         raise ValueError(f"{TENSORS} is not the file that {INDEX} recorded: its SHA-256 differs")
-    tensors = {name: constant(value, name).to(device) for name, value in read.items()}
+    mixture = facts["prior"] == "Mixture"
+    tensors = {name: _real(value, name).to(device) for name, value in read.items()}
+    means = _means(tensors, len(places))
+    size = means[0].numel()
     try:
-        means, weights = tensors.pop("means"), tensors.pop("weights", torch.ones(1))
-        unique = [_KINDS[kind](_taken(tensors, i)) for i, kind in enumerate(kinds)]
-        dtype = {"float32": torch.float32, "float64": torch.float64}[facts["dtype"]]
-        span = facts["data_range"]
+        unique = [covariance_of(kind, _taken(tensors, i), size) for i, kind in enumerate(kinds)]
+        span = facts.get("data_range")
         data_range = None if span is None else pair("data_range", span)
-        sigma_range = pair("sigma_range", facts["sigma_range"], positive=True)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{INDEX} and {TENSORS} do not fit: {error} is missing") from error
+        sigma_range = pair("sigma_range", facts.get("sigma_range"), positive=True)
+        weights = tensors.pop("weights", None) if mixture else None
+        if mixture and weights is None:
+            raise ValueError("a Mixture needs weights")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{INDEX} and {TENSORS} do not fit: {error}") from error
     if tensors:
         raise ValueError(f"{TENSORS} holds tensors that nothing needs: {', '.join(tensors)}"[:300])
     prior: Gaussian | Mixture
-    if facts.get("prior") == "Gaussian":
+    if weights is None:
         prior = Gaussian(means[0], unique[0], data_range=data_range)
     else:
         each = [unique[i] for i in places]
         prior = Mixture(means, each, weights, data_range=data_range)
-    prior.sigma_range, prior.dtype = options.sigma_range or sigma_range, dtype
+    prior.sigma_range, prior.dtype = options.sigma_range or sigma_range, _DTYPES[facts["dtype"]]
     return prior
 
 
@@ -166,17 +140,43 @@ def _structure(facts: dict[str, Any]) -> tuple[list[str], list[int]]:
         facts.get("format") != 1
         or facts.get("prior") not in ("Gaussian", "Mixture")
         or not isinstance(kinds, list)
-        or not all(isinstance(kind, str) and kind in _KINDS for kind in kinds)
+        or not all(isinstance(kind, str) and kind in KINDS for kind in kinds)
     ):
         raise ValueError(
             f"{INDEX} must say format 1, a Gaussian or Mixture, and kinds of covariances among "
-            f"{', '.join(_KINDS)}"
+            f"{', '.join(KINDS)}"
         )
-    if not isinstance(places, list) or not places or not all(
-        type(i) is int and 0 <= i < len(kinds) for i in places
-    ):  # fmt: skip
-        raise ValueError(f"{INDEX} must say which of {len(kinds)} covariances each component has")
+    whole = isinstance(places, list) and all(type(i) is int for i in places)
+    if not whole or not places or set(places) != set(range(len(kinds))):
+        raise ValueError(
+            f"{INDEX} must say which of {len(kinds)} covariances each component has, and use all"
+        )
+    if facts["prior"] == "Gaussian" and len(places) != 1:
+        raise ValueError(f"{INDEX}: a Gaussian has one covariance, got {len(places)}")
+    dtype = facts.get("dtype")
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise ValueError(f"{INDEX}: dtype must be among {', '.join(_DTYPES)}, got {dtype!r:.80}")
     return kinds, places
+
+
+def _real(value: Any, name: str) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        came = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"{TENSORS}: {name} must be a floating tensor, got {came}")
+    return constant(value, name)
+
+
+def _means(tensors: Parts, count: int) -> Tensor:
+    """The means, taken out: as many as components, of at least one value."""
+    if "means" not in tensors:
+        raise ValueError(f"{TENSORS} holds no means")
+    means = tensors.pop("means")
+    if means.ndim < 1 or len(means) != count or not means.numel():
+        raise ValueError(
+            f"{TENSORS}: means must have shape ({count}, *event), as {INDEX} names {count} "
+            f"components, got {tuple(means.shape)}"
+        )
+    return means
 
 
 def _taken(tensors: Parts, i: int) -> Parts:

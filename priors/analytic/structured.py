@@ -136,7 +136,25 @@ class LowRank(Spectral):
         """Q (D, R) with orthonormal columns, c (R,) along them and the variance (1,) elsewhere.
 
         All float64; unlike in F F^T + variance I, c may lie below the variance.
+
+        Raises:
+            ValueError: shapes that do not fit, columns not orthonormal (within 1e-6), a negative
+                variance.
         """
+        shape = tuple(basis.shape)
+        if len(shape) != 2 or tuple(variances.shape) != shape[1:] or variance.numel() != 1:
+            raise ValueError(
+                "LowRank takes a basis (D, R), variances (R,) and one variance, got "
+                f"{shape}, {tuple(variances.shape)} and {tuple(variance.shape)}"
+            )
+        check_nonnegative(torch.cat([variances, variance.reshape(1)]), "a variance")
+        gram = basis.mT @ basis
+        error = (gram - torch.eye(shape[1], dtype=gram.dtype, device=gram.device)).abs()
+        if shape[1] and float(error.max()) > 1e-6:
+            raise ValueError(
+                "the columns of a LowRank basis must be orthonormal; their products are off by "
+                f"{float(error.max()):.3g}"
+            )
         covariance = cls.__new__(cls)
         covariance._set(basis, variances, variance)
         return covariance
