@@ -53,17 +53,20 @@ class Checkpoint:
         """Write the state; `progress` is what else the loop has to remember."""
         tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in average.items()}
-        for name, parameter in network.named_parameters():
-            state = optimizer.state[parameter]
+        # Parameters that are frozen, or that no loss has used yet, have no moments.
+        moved = [name for name, p in network.named_parameters() if optimizer.state.get(p)]
+        for name in moved:
+            state = optimizer.state[network.get_parameter(name)]
             for key in _MOMENTS:
                 tensors[f"{key}.{name}"] = torch.as_tensor(state[key])
+        metadata = {"settings": self.settings, "progress": json.dumps(progress)}
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"state.{os.getpid()}.tmp"
         try:
             save_file(
                 {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
                 temporary,
-                metadata={"settings": self.settings, "progress": json.dumps(progress)},
+                metadata=metadata | {"moved": json.dumps(moved)},
             )
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
@@ -77,7 +80,8 @@ class Checkpoint:
         """Put the state back in place and return `progress`.
 
         Raises:
-            ValueError: a corrupt file, or a run of other settings.
+            ValueError: a corrupt file, a run of other settings, or tensors that are not those of
+                the network, listed.
         """
         path = self.folder / _FILE
         try:
@@ -86,7 +90,8 @@ class Checkpoint:
                 tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
             progress: dict[str, float] = json.loads(meta["progress"])
             theirs = json.loads(meta["settings"])
-        except (SafetensorError, KeyError, ValueError) as error:
+            moved = set(json.loads(meta["moved"]))
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is corrupt; delete it to start again") from error
         difference = _difference(theirs, json.loads(self.settings))
         if difference:
@@ -94,16 +99,40 @@ class Checkpoint:
                 f"{self.folder} holds a run of other settings: {difference}. Choose another "
                 "folder, or delete that one to start again"
             )
+        parameters = {k: p for k, p in network.named_parameters() if k in moved}
+        expected = {f"network.{k}": v.shape for k, v in average.items()}
+        expected |= {f"average.{k}": v.shape for k, v in average.items()}
+        for name, parameter in parameters.items():
+            shapes = (parameter.shape, parameter.shape, torch.Size())
+            expected |= {f"{key}.{name}": s for key, s in zip(_MOMENTS, shapes, strict=True)}
+        unfit = _unfit({k: v.shape for k, v in tensors.items()}, expected)
+        if unfit:
+            raise ValueError(
+                f"{path} is not of this network: {unfit}. Choose another folder, or delete that "
+                "one to start again"
+            )
         network.load_state_dict({k: tensors[f"network.{k}"] for k in average})
         for name, value in average.items():
             value.copy_(tensors[f"average.{name}"])
-        for name, parameter in network.named_parameters():
+        for name, parameter in parameters.items():
             state = {key: tensors[f"{key}.{name}"] for key in _MOMENTS}
             optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device)
                 for key, value in state.items()
             }
         return progress
+
+
+def _unfit(found: dict[str, torch.Size], expected: dict[str, torch.Size]) -> str:
+    """The tensors that are missing, unexpected or of other shapes."""
+    wrong = [f"missing {k}" for k in expected if k not in found]
+    wrong += [f"unexpected {k}" for k in found if k not in expected]
+    wrong += [
+        f"{k} has shape {tuple(found[k])}, expected {tuple(s)}"
+        for k, s in expected.items()
+        if k in found and found[k] != s
+    ]
+    return ", ".join(wrong[:8]) + (f" and {len(wrong) - 8} more" if len(wrong) > 8 else "")
 
 
 def _difference(theirs: Any, ours: Any) -> str:
