@@ -57,7 +57,7 @@ def test_what_is_cached_is_loaded_without_a_connection(cache: Path, folder: Path
         prior = priors.load(NAME, revision=revision)
         assert torch.equal(prior.denoise(images(1), 1.0), expected)
     assert torch.equal(priors.load(snapshot).denoise(images(1), 1.0), expected)
-    with pytest.raises(FileNotFoundError, match="at v2 is not in the hub's cache, and HF_HUB_OFF"):
+    with pytest.raises(FileNotFoundError, match="v2 is not whole in the hub's cache, and HF_HUB"):
         priors.load(NAME, revision="v2")
 
 
@@ -133,6 +133,40 @@ def test_only_json_and_weights_are_downloaded(
     ]
     assert priors.load(NAME).event_shape == (3, 8, 8)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "model_index.json",
+        "unet",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+    ],
+)
+@pytest.mark.parametrize("cut", [True, False], ids=["link", "content"])
+def test_a_part_that_is_not_cached_is_downloaded(
+    part: str, cut: bool, cache: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing are the file, or what its link leads to."""
+    snapshot = lay_out(cache, folder)
+    missing = sorted((snapshot / part).rglob("*")) or [snapshot / part]
+    for link in missing:
+        link.unlink() if cut else link.resolve().unlink()
+    if (snapshot / part).is_dir() and cut:
+        (snapshot / part).rmdir()
+    local = huggingface_hub.snapshot_download
+
+    def download(name: str, **options: Any) -> str:
+        return local(name, **options) if options.get("local_files_only") else str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(FileNotFoundError, match="is not whole in the hub's cache"):
+        priors.load(NAME)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "_listing", lambda name, revision: {})
+    assert priors.load(NAME).event_shape == (3, 8, 8)
 
 
 def test_which_files_are_wanted() -> None:

@@ -10,6 +10,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from .diffusers_weights import STEM, find_weights
+from .latent_folder import AUTOENCODERS, NETWORKS
+from .safe_files import read_json
+
+_SUFFIXES = (".safetensors", ".bin")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 _CONFIGS = re.compile(
     r"(model_index|prior|config|scheduler_config|.*\.index)\.json|"
@@ -40,7 +45,7 @@ def fetch(name: str, revision: str, max_parameters: int) -> Path:
 
     if constants.is_offline_mode():
         raise FileNotFoundError(
-            f"{name} at {revision} is not in the hub's cache, and HF_HUB_OFFLINE forbids to "
+            f"{name} at {revision} is not whole in the hub's cache, and HF_HUB_OFFLINE forbids to "
             "download it: unset HF_HUB_OFFLINE, or copy the folder here and pass its path"
         )
     try:
@@ -90,11 +95,38 @@ def _listing(name: str, revision: str) -> dict[str, int]:
 
 
 def _cached(name: str, revision: str) -> Path | None:
-    """The snapshot in the cache, where it has an index and each part that the index names."""
+    """The snapshot in the cache, where it has an index and the files of each part it names."""
     from huggingface_hub import errors, snapshot_download
 
     try:
         root = Path(snapshot_download(name, revision=revision, local_files_only=True))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, ValueError, OSError):
         return None
-    return root if os.path.lexists(root / "model_index.json") else None
+    return root if _whole(root) else None
+
+
+def _whole(root: Path) -> bool:
+    """Whether no file is missing; what else is wrong with them, their reader says."""
+    try:
+        index = read_json(root, "model_index.json")
+        for name in (*NETWORKS, *AUTOENCODERS, "scheduler"):
+            if index.get(name) in (None, [None, None]):
+                continue
+            # Pipelines of one network may keep all in one folder.
+            at = f"{name}/" if (root / name).is_dir() else ""
+            config = "scheduler_config.json" if name == "scheduler" else "config.json"
+            if not (root / at / config).exists():
+                return False
+            if name == "scheduler":
+                continue
+            stems = [
+                f"{STEM}{suffix}{more}" for suffix in _SUFFIXES for more in ("", ".index.json")
+            ]
+            if not any(os.path.lexists(root / at / stem) for stem in stems):
+                return False
+            find_weights(root, at)
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return True

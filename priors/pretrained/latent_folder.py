@@ -21,14 +21,14 @@ from .formats import Options
 from .latent_networks import Conditions, Part, autoencoder, latent_network
 from .safe_files import read_json
 
-_AUTOENCODERS, _NETWORKS = ("vae", "vqvae"), ("unet", "transformer")
+AUTOENCODERS, NETWORKS = ("vae", "vqvae"), ("unet", "transformer")
 _NOT_RUN = ("text_encoder", "tokenizer", "safety_checker", "feature_extractor")
 
 
 def is_latent(root: Path) -> bool:
     """Whether a pipeline folder names an autoencoder."""
     index = read_json(root, "model_index.json")
-    return any(index.get(name) not in (None, [None, None]) for name in _AUTOENCODERS)
+    return any(index.get(name) not in (None, [None, None]) for name in AUTOENCODERS)
 
 
 def build_latent(
@@ -36,7 +36,7 @@ def build_latent(
 ) -> LatentPrior:
     """The prior of the folder root, as `load` was asked for it."""
     parts = _parts(root)
-    network_part, vae_part = _one(parts, _NETWORKS), _one(parts, _AUTOENCODERS)
+    network_part, vae_part = _one(parts, NETWORKS), _one(parts, AUTOENCODERS)
     scheduler = parts["scheduler"].kind
     law = noise_law(scheduler, read_json(root, "scheduler/scheduler_config.json"))
     vae = autoencoder(vae_part, options, max_parameters)
@@ -72,7 +72,7 @@ def build_latent(
 def _parts(root: Path) -> dict[str, Part]:
     """The parts that model_index.json names, as far as a denoiser and its decoder need them."""
     parts = {}
-    known = (*_NETWORKS, *_AUTOENCODERS, "scheduler")
+    known = (*NETWORKS, *AUTOENCODERS, "scheduler")
     for name, value in read_json(root, "model_index.json").items():
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
             continue
