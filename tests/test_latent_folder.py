@@ -199,6 +199,15 @@ def test_unconditional_latent_diffusion(kind: Any, tmp_path: Path) -> None:
         priors.load(tmp_path, guidance_scale=2.0)
 
 
+@pytest.mark.parametrize("size", [0, 7, 2 * 1025, 2**20])
+def test_positions_of_a_diffusion_transformer_are_bounded(size: int, tmp_path: Path) -> None:
+    model = made(DiTTransformer2DModel, **DIT)
+    folder = write(tmp_path, ddim(), vae=made(AutoencoderKL, **VAE), transformer=model)
+    edit(folder / "transformer/config.json", sample_size=size)
+    with pytest.raises(ValueError, match=rf"sample_size must be from 1 to 1024 .* got {size}$"):
+        priors.load(folder, class_label=3, max_parameters=2**50)
+
+
 @pytest.mark.parametrize("old", [False, True])
 def test_classes_of_a_diffusion_transformer(old: bool, tmp_path: Path) -> None:
     model = made(DiTTransformer2DModel, **DIT)

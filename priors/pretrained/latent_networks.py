@@ -32,6 +32,8 @@ _PLAIN = {
     "time_cond_proj_dim": None,
 }
 _EMBEDDING_LIMIT = 2**26
+# Patches along a side of an image, of which published transformers have at most 32.
+_POSITIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -202,8 +204,16 @@ def _dit(part: Part, options: Options, conditions: Conditions, limit: int) -> La
     index = class_index({"num_class_embeds": classes + 1}, options.class_label)
     with quiet():
         from diffusers.models.embeddings import PatchEmbed
-    if size % patch or (size // patch) ** 2 * model.inner_dim > limit:
-        raise ValueError(f"{part.name}: sample_size {size} does not fit patch_size {patch}")
+    if patch < 1 or size % patch or not 1 <= size // patch <= _POSITIONS:
+        raise ValueError(
+            f"{part.name}: sample_size must be from 1 to {_POSITIONS} times patch_size {patch}, "
+            f"and a multiple of it, got {size}"
+        )
+    if (size // patch) ** 2 * model.inner_dim > limit:
+        raise ValueError(
+            f"{part.name}: its positions are more than max_parameters = {limit} values; raise "
+            "max_parameters if that is meant"
+        )
     # Its positions are constants that no weights file holds.
     model.pos_embed = PatchEmbed(
         height=size, width=size, patch_size=patch, in_channels=config["in_channels"],
