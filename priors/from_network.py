@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from .misfit import misfit
 from .network import PARAMETRIZATIONS, NetworkPrior
 from .schedule import VE, VP, Cosine, Flow, Schedule, SubVP
+from .times import LevelTime, LogTime, ScheduleTime, TimeMap
 
-TIMES: dict[str, Callable[[Schedule, Tensor], Tensor]] = {
-    "t": lambda schedule, sigma: schedule.t(sigma),
-    "999 t": lambda schedule, sigma: 999 * schedule.t(sigma),
-    "1000 t": lambda schedule, sigma: 1000 * schedule.t(sigma),
-    "sigma": lambda schedule, sigma: sigma,
-    "log(sigma)": lambda schedule, sigma: sigma.log(),
-    "log(sigma) / 4": lambda schedule, sigma: sigma.log() / 4,
+TIMES: dict[str, Callable[[Schedule], TimeMap]] = {
+    "t": ScheduleTime,
+    "999 t": lambda schedule: ScheduleTime(schedule, 999.0),
+    "1000 t": lambda schedule: ScheduleTime(schedule, 1000.0),
+    "sigma": lambda schedule: LevelTime(),
+    "log(sigma)": lambda schedule: LogTime(divisor=1.0),
+    "log(sigma) / 4": lambda schedule: LogTime(),
 }
 """Conventions for the network's second argument; t and sigma are the schedule's."""
 
@@ -86,7 +87,6 @@ def from_network(
 
     def build(parametrization: str, schedule: Schedule, time: Time, sign: int = 1) -> NetworkPrior:
         edm = parametrization == "edm"
-        convention = TIMES[time] if isinstance(time, str) else None
         prior = NetworkPrior(
             network if sign == 1 or edm else _Negated(network),
             parametrization,
@@ -94,14 +94,12 @@ def from_network(
             data_range=data_range,
             network_range=network_range,
             schedule=schedule,
-            time=None if convention is not None else time,  # type: ignore[arg-type]
+            time=TIMES[time](schedule) if isinstance(time, str) else time,
             sigma_data=sigma_data,
             edm_sign=edm_sign * sign if edm else edm_sign,
             any_size=any_size,
             stride=stride,
         )
-        if convention is not None:
-            prior.time = lambda sigma: convention(schedule, sigma).to(sigma.dtype)
         low, high = (0.002, 80.0) if edm else _levels(schedule)
         prior.sigma_range = sigma_range or (low * prior.unit, high * prior.unit)
         return prior

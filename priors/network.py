@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from .prior import Prior
 from .schedule import VE, VP, Flow, Schedule
+from .times import usual_time
 
 PARAMETRIZATIONS = ("epsilon", "v", "x0", "score", "flow", "edm")
 
@@ -91,7 +92,7 @@ class NetworkPrior(Prior):
         self._low = self.data_range[0]
         self.network_range = (float(network_range[0]), float(network_range[1]))
         self.schedule = schedule or {"flow": Flow(), "score": VE()}.get(parametrization, VP())
-        self.time = time or self._default_time()
+        self.time = time or usual_time(parametrization, self.schedule)
         self.sigma_data = float(sigma_data)
         self.edm_sign = edm_sign
         self.any_size, self.stride = bool(any_size), int(stride)
@@ -139,14 +140,6 @@ class NetworkPrior(Prior):
             and shape[0] == self.event_shape[0]
             and all(n > 0 and n % self.stride == 0 for n in shape[1:])
         )
-
-    def _default_time(self) -> Callable[[Tensor], Tensor]:
-        if self.parametrization == "edm":
-            return lambda sigma: sigma.log() / 4
-        if self.parametrization == "score" and isinstance(self.schedule, VE):
-            return lambda sigma: sigma
-        scale = 1000.0 if self.parametrization == "flow" else 999.0
-        return lambda sigma: scale * self.schedule.t(sigma).to(sigma.dtype)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         # One shift, zero where the two ranges are equal, so that small values keep their digits.

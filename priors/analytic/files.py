@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..pretrained.formats import Options
-from ..pretrained.ranges import pair
 from ..pretrained.safe_files import (
     publish,
     read_json,
@@ -25,6 +24,7 @@ from ..pretrained.safe_files import (
     write_json,
 )
 from ..pretrained.weights import read_weights
+from ..ranges import pair
 from .covariance import Covariance
 from .gaussian import Gaussian
 from .mixture import Mixture

@@ -17,13 +17,14 @@ Models", 2021, https://arxiv.org/abs/2102.09672.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..network import NetworkPrior
+from ..times import Scaled
 from .adm_flags import attention_sizes, channel_mult, flags_of
 from .diffusers_schedulers import NoiseLaw, noise_law
 from .formats import Options
@@ -61,9 +62,9 @@ def build(
     with torch.device("meta"):
         network = AdmUNet(made_of, label)
     fill(network, content, source=options.source, device=options.device, dtype=options.dtype)
-    law = _law(flags)
+    law = noise(flags)
     return options.prior(
-        network, law.parametrization, shape, sigma_range=law.sigma_range, time=_time(law, flags)
+        network, law.parametrization, shape, sigma_range=law.sigma_range, time=law.time
     )
 
 
@@ -197,7 +198,7 @@ def event_shape(made_of: AdmArchitecture, side: int, options: Options) -> tuple[
     return tuple(shape)
 
 
-def _law(flags: dict[str, Any]) -> NoiseLaw:
+def noise(flags: dict[str, Any]) -> NoiseLaw:
     """The noise of the flags, in the words of diffusers' tables."""
     steps = flags.get("diffusion_steps", 1000)
     schedules = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -207,7 +208,7 @@ def _law(flags: dict[str, Any]) -> NoiseLaw:
         )
     if steps < 20:
         raise ValueError(f"diffusion_steps must be at least 20, where betas reach 1, got {steps}")
-    return noise_law(
+    law = noise_law(
         "DDPMScheduler",
         {
             "num_train_timesteps": steps,
@@ -217,14 +218,9 @@ def _law(flags: dict[str, Any]) -> NoiseLaw:
             "prediction_type": "sample" if flags.get("predict_xstart") else "epsilon",
         },
     )
-
-
-def _time(law: NoiseLaw, flags: dict[str, Any]) -> Callable[[Tensor], Tensor] | None:
-    """The network's second argument: the step, or the step per thousand."""
-    if not flags.get("rescale_timesteps") or law.time is None:
-        return law.time
-    step, scale = law.time, 1000 / flags.get("diffusion_steps", 1000)
-    return lambda sigma: scale * step(sigma)
+    if flags.get("rescale_timesteps"):  # to the step per thousand
+        return replace(law, time=Scaled(law.time, 1000 / steps))
+    return law
 
 
 def _count(content: dict[str, Any], part: str) -> int:

@@ -12,12 +12,12 @@ from pathlib import Path
 from torch import nn
 
 from ..network import NetworkPrior, SpaceToDepth
+from ..ranges import pair, rescaled
 from .diffusers_folder import read_folder
 from .diffusers_network import UNet, class_index, empty_unet, event_shape_of, fill_unet
 from .diffusers_schedulers import noise_law
 from .formats import Options
 from .laws import stated_law
-from .ranges import pair, rescaled
 
 
 def build_pipeline(root: Path, options: Options, max_parameters: int) -> NetworkPrior:

@@ -37,8 +37,8 @@ import torch
 from torch import Tensor
 
 from ..schedule import Schedule
+from ..times import FlowTime, LevelTime, LogTime, TableTime, TimeMap
 from .diffusers_settings import Settings
-from .times import FlowTime, LevelTime, LogTime, TableTime, TimeMap
 
 TABLE_SCHEDULERS = (
     "DDIMParallelScheduler",

@@ -19,7 +19,6 @@ table 1, https://arxiv.org/abs/2206.00364
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from ..schedule import VE, VP, Schedule
-from .diffusers_schedulers import TableTime
+from ..times import LogTime, ScheduleTime, TableTime, TimeMap
 
 # Between these the paper samples, where a preconditioner's own bounds are wider or none.
 _SIGMA_MIN, _SIGMA_MAX = 0.002, 80.0
@@ -45,7 +44,7 @@ class Preconditioning:
 
     parametrization: str
     sigma_range: tuple[float, float]
-    time: Callable[[Tensor], Tensor] | None = None
+    time: TimeMap
     schedule: Schedule | None = None
     sigma_data: float = 0.5
     minus: bool = False
@@ -82,13 +81,14 @@ def preconditioning(stated: dict[str, Any]) -> Preconditioning:
         # Bounds of 0 and infinity are the checkpoints' way to say that there are none.
         low = max(float(stated.get("sigma_min", 0)), _SIGMA_MIN)
         high = min(float(stated.get("sigma_max", math.inf)), _SIGMA_MAX)
-        return Preconditioning("edm", _levels(low, high), sigma_data=number("sigma_data", 0.5))
+        data = number("sigma_data", 0.5)
+        return Preconditioning("edm", _levels(low, high), LogTime(), sigma_data=data)
     if kind == "VEPrecond":
         levels = _levels(number("sigma_min", 0.02), number("sigma_max", 100.0))
         return Preconditioning(
             "epsilon",
             levels,
-            time=lambda sigma: (sigma / 2).log(),
+            time=LogTime(divisor=1.0, unit=2.0),
             schedule=VE(*levels),
             minus=True,
         )
@@ -102,7 +102,7 @@ def preconditioning(stated: dict[str, Any]) -> Preconditioning:
         return Preconditioning(
             "epsilon",
             _levels(low, high),
-            time=lambda sigma: (steps - 1) * vp.t(sigma),
+            time=ScheduleTime(vp, steps - 1),
             schedule=vp,
         )
     table = _cosine_levels(steps, number("C_1", 0.001), number("C_2", 0.008))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ..network import NetworkPrior
-from .ranges import pair, rescaled
+from ..ranges import pair, rescaled
 from .safe_files import plain_file, read_json
 from .weights import read_weights
 

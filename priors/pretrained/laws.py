@@ -20,9 +20,9 @@ from typing import Any
 
 from ..network import PARAMETRIZATIONS
 from ..schedule import VE, VP, Cosine, Flow, Schedule, SubVP
+from ..times import usual_time
 from .diffusers_schedulers import NoiseLaw
 from .diffusers_settings import quiet
-from .times import LevelTime, ScheduleTime
 
 SCHEDULES: dict[str, tuple[type[Schedule], tuple[str, ...]]] = {
     "ve": (VE, ("sigma_min", "sigma_max")),
@@ -83,9 +83,7 @@ def stated_law(facts: dict[str, Any]) -> NoiseLaw | None:
             f"{', '.join(p for p in PARAMETRIZATIONS if p != 'edm')}"
         )
     schedule = schedule_of(facts.get("schedule"), "prior.json: schedule")
-    own_time = parametrization == "score" and type(schedule) is VE
-    scale = 1000.0 if parametrization == "flow" else 999.0
-    time = LevelTime() if own_time else ScheduleTime(schedule, scale)
+    time = usual_time(parametrization, schedule)
     return NoiseLaw(parametrization, (0.002, 80.0), time, schedule=schedule)
 
 

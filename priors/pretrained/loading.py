@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ..latent import LatentPrior
 from ..network import NetworkPrior
+from ..ranges import pair
 from . import hub
 from .diffusers_pipeline import build_pipeline
 from .diffusers_schedulers import SCHEDULERS
 from .formats import Options, build, read_checkpoint, settings_beside
 from .latent_folder import build_latent, is_latent
 from .latent_networks import Conditions
-from .ranges import pair
 
 if TYPE_CHECKING:
     from ..analytic import Gaussian, Mixture

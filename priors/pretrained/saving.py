@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from ..network import NetworkPrior
+from ..ranges import pair, rescaled
 from ..schedule import Schedule
 from .diffusers_folder import check_facts, write_folder
 from .diffusers_network import event_shape_of
 from .diffusers_settings import quiet
 from .laws import nearest_scheduler, schedule_facts, schedule_of
-from .ranges import pair, rescaled
 
 
 def save(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from ..network import NetworkPrior
 from ..schedule import VE, VP, Schedule, SubVP
-from .diffusers_schedulers import TableTime
+from ..times import GeometricTime, LevelTime, ScheduleTime, TableTime, TimeMap
 from .formats import Options, Settings
 from .networks.ncsnpp import NCSNpp
 from .score_sde_settings import Architecture, Diffusion, read_settings
@@ -78,7 +78,7 @@ def build(content: dict[str, Any], settings: Settings, options: Options) -> Netw
     if stored is not content:
         weights |= _averages(content, network, list(weights), source)
     fill(network, weights, source=source, device=options.device, dtype=options.dtype)
-    parametrization, schedule, time, levels = _law(diffusion)
+    parametrization, schedule, time, levels = noise(diffusion)
     return options.prior(
         Negative(network) if diffusion.scale_by_sigma else network,
         parametrization,
@@ -180,19 +180,15 @@ def _check_levels(stored: Mapping[str, Any], diffusion: Diffusion, source: str) 
         )
 
 
-Law = tuple[str, Schedule, Callable[[Tensor], Tensor] | None, tuple[float, float]]
+Law = tuple[str, Schedule, TimeMap, tuple[float, float]]
 
 
-def _law(diffusion: Diffusion) -> Law:
+def noise(diffusion: Diffusion) -> Law:
     """Parametrisation, schedule, time and noise levels in network units."""
     low, high, n = diffusion.low, diffusion.high, diffusion.num_scales
     if diffusion.sde == "vesde":
         parametrization = "epsilon" if diffusion.scale_by_sigma else "score"
-
-        def position(sigma: Tensor) -> Tensor:
-            return ((n - 1) * (high / sigma).log() / math.log(high / low)).clamp(0, n - 1)
-
-        time = (lambda sigma: sigma) if diffusion.continuous else position
+        time = LevelTime() if diffusion.continuous else GeometricTime(low, high, n)
         return parametrization, VE(low, high), time, (low, high)
     if not diffusion.continuous:
         abar = (1 - torch.linspace(low / n, high / n, n, dtype=torch.float64)).cumprod(0)
@@ -201,4 +197,4 @@ def _law(diffusion: Diffusion) -> Law:
         return "epsilon", VP(low, high), TableTime(levels), ends
     schedule = VP(low, high) if diffusion.sde == "vpsde" else SubVP(low, high)
     ends = (float(schedule.sigma(_FIRST_TIME)), float(schedule.sigma(1.0)))
-    return "epsilon", schedule, lambda sigma: 999 * schedule.t(sigma).to(sigma.dtype), ends
+    return "epsilon", schedule, ScheduleTime(schedule, 999.0, rounded=True), ends
