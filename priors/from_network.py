@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .misfit import misfit
-from .network import PARAMETRIZATIONS, NetworkPrior
+from .network import PARAMETRIZATIONS, Negated, NetworkPrior
 from .schedule import VE, VP, Cosine, Flow, Schedule, SubVP
 from .times import LevelTime, LogTime, ScheduleTime, TimeMap
 
@@ -88,7 +88,7 @@ def from_network(
     def build(parametrization: str, schedule: Schedule, time: Time, sign: int = 1) -> NetworkPrior:
         edm = parametrization == "edm"
         prior = NetworkPrior(
-            network if sign == 1 or edm else _Negated(network),
+            network if sign == 1 or edm else Negated(network),
             parametrization,
             event_shape,
             data_range=data_range,
@@ -140,16 +140,6 @@ def from_network(
         f"schedule={type(given).__name__}: as a denoiser, {found}. {advice} check=False takes it "
         "as it is"
     )
-
-
-class _Negated(nn.Module):
-    def __init__(self, network: Callable[..., Any]) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        out = self.network(x, time)
-        return -(out if isinstance(out, Tensor) else out.sample)
 
 
 Reading = tuple[str, Schedule, Time, int]

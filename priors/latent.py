@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .prior import CovarianceProduct, Prior
+from .ranges import pair
 
 
 @final
@@ -70,9 +71,9 @@ class LatentPrior(Prior):
         self.event_shape, self.data_range = prior.event_shape, prior.data_range
         self.sigma_range, self.scale = prior.sigma_range, prior.scale
         self.exact_covariance = prior.exact_covariance
-        self._own_range = _pair("autoencoder_range", autoencoder_range)
+        self._own_range = pair("autoencoder_range", autoencoder_range)
         self.image_range = (
-            self._own_range if image_range is None else _pair("image_range", image_range)
+            self._own_range if image_range is None else pair("image_range", image_range)
         )
         mean, std = _standardisation(getattr(autoencoder, "config", None) or {})
         self.latent_mean = self._of_latents(
@@ -202,10 +203,3 @@ def _mapped(x: Tensor, source: tuple[float, float], target: tuple[float, float])
         return x
     unit = (target[1] - target[0]) / (source[1] - source[0])
     return target[0] + unit * (x - source[0])
-
-
-def _pair(name: str, value: tuple[float, float]) -> tuple[float, float]:
-    low, high = (float(v) for v in value)
-    if not -float("inf") < low < high < float("inf"):
-        raise ValueError(f"{name} must be (low, high) with low < high, finite, got {(low, high)}")
-    return low, high

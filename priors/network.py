@@ -211,3 +211,15 @@ class SpaceToDepth(nn.Module):
         out = self.network(folded, time)
         out = out if isinstance(out, Tensor) else out.sample
         return nn.functional.pixel_shuffle(out, self.patch)
+
+
+class Negated(nn.Module):
+    """network(x, time) with its sign changed."""
+
+    def __init__(self, network: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        out = self.network(x, time)
+        return -(out if isinstance(out, Tensor) else out.sample)

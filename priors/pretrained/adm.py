@@ -29,6 +29,7 @@ from .adm_flags import attention_sizes, channel_mult, flags_of
 from .diffusers_schedulers import NoiseLaw, noise_law
 from .formats import Options
 from .networks.adm_unet import AdmArchitecture, AdmUNet
+from .stated import checked_label, image_shape
 from .weights import fill
 
 NAME = "guided-diffusion (ADM)"
@@ -58,7 +59,7 @@ def build(
     made_of = architecture(content, flags, options.source)
     check_flags(made_of, flags, options.source)
     label = checked_label(options.class_label, made_of.classes)
-    shape = event_shape(made_of, flags["image_size"], options)
+    shape = image_shape(made_of.in_channels, flags["image_size"], len(made_of.channels), options)
     with torch.device("meta"):
         network = AdmUNet(made_of, label)
     fill(network, content, source=options.source, device=options.device, dtype=options.dtype)
@@ -166,36 +167,6 @@ def check_flags(made_of: AdmArchitecture, flags: dict[str, Any], source: str) ->
                 + (f"heads of {per} channels" if per else f"{made_of.heads} heads")
                 + ", as settings say"
             )
-
-
-def checked_label(label: int | str | None, classes: int | None) -> int | None:
-    """A class for networks with classes, and for no other."""
-    if classes is None:
-        if label is not None:
-            raise ValueError(f"this network knows no classes; leave class_label out, got {label}")
-        return None
-    if label is None or label == "null":
-        raise ValueError(
-            f"this network was trained with {classes} classes and none that stands for all; pass "
-            f"class_label=0 .. {classes - 1}"
-        )
-    if type(label) is not int:
-        raise TypeError(f"class_label must be an int, got {type(label).__name__}")
-    if not 0 <= label < classes:
-        raise ValueError(f"class_label must be 0 .. {classes - 1}, got {label}")
-    return label
-
-
-def event_shape(made_of: AdmArchitecture, side: int, options: Options) -> tuple[int, ...]:
-    """(C, H, W) as asked for, or of the images that the network was trained on."""
-    shape = options.event_shape or (made_of.in_channels, side, side)
-    least = 2 ** (len(made_of.channels) - 1)
-    if len(shape) != 3 or shape[0] != made_of.in_channels or any(n % least for n in shape[1:]):
-        raise ValueError(
-            f"event_shape must be ({made_of.in_channels}, H, W) with H and W multiples of {least} "
-            f"for this network, got {tuple(shape)}"
-        )
-    return tuple(shape)
 
 
 def noise(flags: dict[str, Any]) -> NoiseLaw:

@@ -9,8 +9,9 @@ Posterior Sampling for General Noisy Inverse Problems", 2023, https://arxiv.org/
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
+
+from .stated import checked, published
 
 _COMMON: dict[str, Any] = {
     "attention_resolutions": "32,16,8",
@@ -103,22 +104,8 @@ def flags_of(settings: dict[str, Any] | str | None, source: str) -> dict[str, An
             "'noise_schedule': ...}"
         )
     if isinstance(settings, str):
-        if settings not in PUBLISHED:
-            close = difflib.get_close_matches(settings, PUBLISHED, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(
-                f"unknown ADM model {settings!r:.80}{hint} Known: {', '.join(PUBLISHED)}. Else "
-                "pass the scripts' flags as a dictionary"
-            )
-        return dict(PUBLISHED[settings])
-    flags = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-    unknown = sorted(map(str, set(flags) - set(_KINDS)))
-    if unknown:
-        raise ValueError(f"unknown ADM flags {unknown}; known: {', '.join(_KINDS)}"[:800])
-    for key, value in flags.items():
-        if type(value) not in _KINDS[key]:
-            kinds = " or ".join(kind.__name__ for kind in _KINDS[key])
-            raise ValueError(f"flag {key} must be of type {kinds}, got {value!r:.80}")
+        return published(PUBLISHED, settings, "ADM", "flag")
+    flags = checked(settings, _KINDS, _WITHOUT_EFFECT, "ADM", "flag")
     needed = ["image_size", "use_new_attention_order", "noise_schedule"]
     missing = [key for key in needed if key not in flags]
     if flags.get("num_heads", -1) < 1 and flags.get("num_head_channels", -1) < 1:

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..network import NetworkPrior
-from .adm import checked_label
+from ..network import Negated, NetworkPrior
 from .edm_networks import Layout
-from .edm_preconditioning import Minus, Preconditioning, preconditioning
+from .edm_preconditioning import Preconditioning, preconditioning
 from .edm_settings import settings_of
 from .formats import Options
+from .stated import checked_label, image_shape
 from .weights import fill
 
 NAME = "EDM"
@@ -65,11 +65,11 @@ def build(
         label = checked_label(label, layout.classes)
     law = preconditioning(stated)
     _check_outputs(law, layout, table, stated["class_name"], options.source)
-    shape = _event_shape(layout, options)
+    shape = image_shape(layout.in_channels, layout.size, len(layout.sides), options)
     network, fitting = layout.network(label)
     fill(network, fitting, source=options.source, device=options.device, dtype=options.dtype)
     return options.prior(
-        Minus(network) if law.minus else network,
+        Negated(network) if law.minus else network,
         law.parametrization,
         shape,
         sigma_range=law.sigma_range,
@@ -127,15 +127,3 @@ def _close(value: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
     return value.shape == expected.shape and torch.allclose(
         value.double(), expected, rtol=tolerance, atol=0
     )
-
-
-def _event_shape(layout: Layout, options: Options) -> tuple[int, ...]:
-    """(C, H, W) as asked for, or of the images that the network was trained on."""
-    shape = options.event_shape or (layout.in_channels, layout.size, layout.size)
-    least = 2 ** (len(layout.sides) - 1)
-    if len(shape) != 3 or shape[0] != layout.in_channels or any(n % least for n in shape[1:]):
-        raise ValueError(
-            f"event_shape must be ({layout.in_channels}, H, W) with H and W multiples of {least} "
-            f"for this network, got {tuple(shape)}"
-        )
-    return tuple(shape)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..schedule import VE, VP, Schedule
 from ..times import LogTime, ScheduleTime, TableTime, TimeMap
@@ -50,17 +50,6 @@ class Preconditioning:
     minus: bool = False
     doubled: bool = False
     table: Tensor | None = None
-
-
-class Minus(nn.Module):
-    """Minus a network's output."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return -self.network(x, time)
 
 
 def preconditioning(stated: dict[str, Any]) -> Preconditioning:

@@ -8,8 +8,9 @@ Models: https://github.com/NVlabs/edm
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
+
+from .stated import checked, published
 
 PRECONDITIONERS = ("VPPrecond", "VEPrecond", "iDDPMPrecond", "EDMPrecond")
 
@@ -108,14 +109,7 @@ def settings_of(
             values of one setting.
     """
     if isinstance(settings, str):
-        if settings not in PUBLISHED:
-            close = difflib.get_close_matches(settings, PUBLISHED, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise ValueError(
-                f"unknown EDM model {settings!r:.80}{hint} Known: {', '.join(PUBLISHED)}. Else "
-                "pass the settings as a dictionary"
-            )
-        settings = PUBLISHED[settings]
+        settings = published(PUBLISHED, settings, "EDM", "setting")
     given, own = _checked(settings or {}), _checked(kept)
     wrong = [f"{k}: {own[k]} and {v}" for k, v in given.items() if k in own and own[k] != v]
     if wrong:
@@ -131,14 +125,8 @@ def settings_of(
 
 
 def _checked(settings: dict[str, Any]) -> dict[str, Any]:
-    values = {key: value for key, value in settings.items() if key not in _WITHOUT_EFFECT}
-    unknown = sorted(map(str, set(values) - set(_KINDS)))
-    if unknown:
-        raise ValueError(f"unknown EDM settings {unknown}; known: {', '.join(_KINDS)}"[:1200])
+    values = checked(settings, _KINDS, _WITHOUT_EFFECT, "EDM", "setting")
     for key, value in values.items():
-        if type(value) not in _KINDS[key]:
-            kinds = " or ".join(kind.__name__ for kind in _KINDS[key])
-            raise ValueError(f"setting {key} must be of type {kinds}, got {value!r:.80}")
         if isinstance(value, list | tuple):
             if not all(type(n) in _NUMBER for n in value):
                 raise ValueError(f"setting {key} must be numbers, got {value!r:.80}")

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network import NetworkPrior
+from ..network import Negated, NetworkPrior
 from ..schedule import VE, VP, Schedule, SubVP
 from ..times import GeometricTime, LevelTime, ScheduleTime, TableTime, TimeMap
 from .formats import Options, Settings
@@ -80,7 +80,8 @@ def build(content: dict[str, Any], settings: Settings, options: Options) -> Netw
     fill(network, weights, source=source, device=options.device, dtype=options.dtype)
     parametrization, schedule, time, levels = noise(diffusion)
     return options.prior(
-        Negative(network) if diffusion.scale_by_sigma else network,
+        # A score of F / sigma: the noise is minus F.
+        Negated(network) if diffusion.scale_by_sigma else network,
         parametrization,
         shape,
         sigma_range=levels,
@@ -88,17 +89,6 @@ def build(content: dict[str, Any], settings: Settings, options: Options) -> Netw
         schedule=schedule,
         time=time,
     )
-
-
-class Negative(nn.Module):
-    """network(x, time) with its sign changed: the noise of a network whose score is F / sigma."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        return -self.network(x, time)
 
 
 def _empty(architecture: Architecture) -> NCSNpp:

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from .checks import Span, need, span
+from ..ranges import pair
+from .checks import Span, need
 from .images import Augmentation
 from .loop import Optimizer, Precision
 from .recipe_law import Denoiser, Levels, Loss, Noising
@@ -40,7 +41,7 @@ class Data:
     def __post_init__(self) -> None:
         need(bool(self.path), "data.path", self.path, "a file or folder")
         if self.range is not None:
-            span("data.range", self.range)
+            pair("data.range", self.range)
         apart = self.held_out_path is not None or self.held_out_key is not None
         if self.held_out is not None and apart:
             raise ValueError(

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..pretrained.laws import schedule_of
+from ..ranges import pair
 from ..schedule import Schedule
-from .checks import Span, need, span
+from .checks import Span, need
 from .noise_levels import Geometric, LogNormal, NoiseLevels, UniformTime
 from .objectives import (
     DenoisingScoreMatching,
@@ -66,8 +67,8 @@ class Denoiser:
     sigma_data: float | None = None
 
     def __post_init__(self) -> None:
-        span("denoiser.network_range", self.network_range)
-        span("denoiser.sigma_range", self.sigma_range, positive=True)
+        pair("denoiser.network_range", self.network_range)
+        pair("denoiser.sigma_range", self.sigma_range, positive=True)
         if self.sigma_data is not None:
             good = 0 < self.sigma_data < math.inf
             need(good, "denoiser.sigma_data", self.sigma_data, "positive and finite")
