@@ -31,7 +31,7 @@ PEAK = {"digits": 1.0, "fashion": 1.0, "brain": 1.0, "ct": 2048.0, "photographs"
 
 def development(name: str, data: Path, count: int) -> Tensor:
     """`count` development images or centre crops (N, C, H, W), data units."""
-    from train_priors import read
+    from cards import read
 
     _, images = read(name, data)
     if name in ("digits", "fashion", "brain"):
