@@ -21,6 +21,7 @@ from typing import Any
 import edm_reference
 import test_adm
 import torch
+from published import record
 from safetensors.torch import save_file
 from test_edm import complete, noisy
 from torch import Tensor
@@ -48,8 +49,13 @@ def compare(
         del prior
     exact = D(x)
     error = float((found - exact).norm() / (exact - x).norm())
-    count = sum(value.numel() for value in state.values()) / 1e6
-    print(f"{name:36s} {count:6.1f} M  {side:3d}  {seconds:5.1f} s  {error:.1e}", flush=True)
+    row = {
+        "parameters": sum(value.numel() for value in state.values()),
+        "load_seconds": round(seconds, 2),
+        "side": side,
+        "relative_difference": float(f"{error:.2g}"),
+    }
+    record("guided-diffusion" if name in ADM else "EDM", name, row)
 
 
 def adm(name: str) -> None:

@@ -4,7 +4,7 @@
 
 Each is written to a temporary folder by diffusers, loaded by `priors.load`, compared with the x0
 that the formulas of its scheduler give, and takes one guided step. The table goes to
-benchmarks/results/pretrained_diffusers.json.
+benchmarks/results/pretrained.json.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from typing import Any
 
 import diffusers
 import torch
+from published import record
 from torch import Tensor
 
 import forward_models
 import inverse
 import priors
-
-RESULTS = Path(__file__).parent / "results" / "pretrained_diffusers.json"
 
 # google/ddpm-cifar10-32, google/ddpm-celebahq-256 and google/ncsnpp-celebahq-256: config.json.
 DDPM = {
@@ -169,18 +168,15 @@ def measure(case: Case, times: tuple[int, ...] = (10, 900)) -> dict[str, Any]:
         "load_seconds": round(loading, 2),
         "step_seconds": round(step, 2),
         "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "max_relative_difference": float(f"{difference:.2g}"),
+        "relative_difference": float(f"{difference:.2g}"),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all by default")
-    table = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in parser.parse_args().names or CASES:
-        table[name] = measure(CASES[name])
-        print(f"{name:32}", *(f"{k} {v}" for k, v in table[name].items()), sep="  ", flush=True)
-        RESULTS.write_text(json.dumps(table, indent=2) + "\n")
+        record("diffusers", name, measure(CASES[name]))
 
 
 if __name__ == "__main__":

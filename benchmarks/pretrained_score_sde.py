@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from published import record
 from published_score_sde import Published, images, save
 from test_score_sde import expected
 
@@ -33,9 +34,13 @@ def score_sde(name: str, config: dict[str, Any]) -> None:
         seconds = time.perf_counter() - start
         sigma, x, D = expected(config, Published(config, weights), images(config, 1), 0.5)
         found = prior.denoise(x.float(), sigma).double()
-    count = sum(value.numel() for value in weights.values()) / 1e6
     error = float((found - D).norm() / (D - x).norm())
-    print(f"{name:42s} {count:6.1f} M  {seconds:5.1f} s  {error:.1e}", flush=True)
+    row = {
+        "parameters": sum(value.numel() for value in weights.values()),
+        "load_seconds": round(seconds, 2),
+        "relative_difference": float(f"{error:.2g}"),
+    }
+    record("score_sde_pytorch", name, row)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The folder is written as published (float16, 1.9 GB), loaded as float32, and its denoiser
 compared with the scheduler's own x0, its decoder with the autoencoder's. Needs 6 GB of memory.
 
-    python benchmarks/latent.py [--side 16] [--out benchmarks/results/latent.json]
+    python benchmarks/pretrained_latent.py [--side 16]
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
+from published import record
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -66,7 +67,6 @@ def relative(found: Tensor, expected: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=16, help="of the latents; 64 as published")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/latent.json"))
     args = parser.parse_args()
     generator = torch.Generator().manual_seed(1)
     shape = (4, args.side, args.side)
@@ -105,20 +105,14 @@ def main() -> None:
         prior = priors.load(folder, prompt_embeds=prompt, event_shape=shape)
         loaded = time.perf_counter()
         denoised = prior.denoise(x, sigma)
-        seconds = {"load": loaded - began, "denoise": time.perf_counter() - loaded}
-        report = {
-            "parameters": counts,
-            "latents": list(shape),
-            "relative_difference": {
-                "denoiser": relative(denoised, x0),
-                "decoder": relative(prior.decode(z), image),
-            },
-            "seconds": seconds,
-            "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            "threads": torch.get_num_threads(),
+        row = {
+            "parameters": sum(counts.values()),
+            "load_seconds": round(loaded - began, 2),
+            "side": args.side,
+            "peak_memory_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "relative_difference": max(relative(denoised, x0), relative(prior.decode(z), image)),
         }
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-    print(json.dumps(report, indent=2))
+    record("latent diffusion", "Stable Diffusion 1", row)
 
 
 if __name__ == "__main__":
