@@ -17,8 +17,8 @@ BAD_INPUT, DIVERGED, DISK_FULL, INTERRUPTED = 2, 1, 74, 130
 
 EPILOG = """\
 exit status: 0 done, 1 the run diverged, 2 a bad input (one line on stderr says which and what to
-do), 74 the disk is full, 130 interrupted. Nothing is fetched from the network, and nothing in a
-file is executed."""
+do), 74 the disk is full, 130 interrupted. Nothing is fetched from the network, unless --prior is
+a hub id (org/name) that the local cache lacks; nothing in a file is executed."""
 
 HOUNSFIELD = """\
 A prior is in Hounsfield units if its data range starts at -1000 or below. Such a prior takes DICOM

@@ -116,6 +116,8 @@ class NetworkPrior(Prior):
 
     def under(self, network: Callable[..., Any]) -> NetworkPrior:
         """The same prior with another network of its kind, such as its own under a condition."""
+        if not callable(network):
+            raise TypeError(f"network must be callable, got {type(network).__name__}")
         twin = copy.copy(self)
         twin.network = network
         return twin

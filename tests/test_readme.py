@@ -62,3 +62,11 @@ def test_linked_files_exist():
     for page in (README, CATALOGUE):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_recipe_is_valid(tmp_path):
+    from priors.training import read_recipe
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.S)
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert read_recipe(tmp_path / "recipe.yaml").steps == 5000

@@ -75,8 +75,9 @@ def load(
         source: a bundled name, the path of a folder or file, or a hub id, tried in this order
             ("./name" for a folder of a bundled prior's name).
         settings: how the network of a checkpoint file was made, where the file does not say: a
-            dictionary or a published model's name, as the file's format defines it; by default
-            what a .json of the file's name says beside it.
+            dictionary or a published model's name (`priors.pretrained.published_names` lists them
+            and says what a dictionary holds); by default what a .json of the file's name says
+            beside it.
         event_shape: (C, H, W) of one image; by default the source's own.
         data_range: what the user's images span; by default what prior.json says, else the
             network's own range: (-1, 1), or (0, 1) under a ScoreSdeVeScheduler.

@@ -41,7 +41,8 @@ def read(path: Path, changes: Sequence[str], kind: Callable[[dict[str, Any]], ty
         ValueError: naming the key, what came and what was expected.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recipe; name a YAML file")
+        hint = "; write the recipe's name before the changes" if "=" in str(path) else ""
+        raise FileNotFoundError(f"{path}: no such recipe; name a YAML file{hint}")
     with open(path, "rb") as file:
         raw = file.read(_LIMIT + 1)
     if len(raw) > _LIMIT:
@@ -118,7 +119,7 @@ def build(kind: type[T], values: Any, where: str = "") -> T:
         if key not in fields:
             close = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"; did you mean {prefix}{close[0]}?" if close else ""
-            raise ValueError(f"unknown key {prefix}{key!s:.60}{hint} Known: {', '.join(fields)}")
+            raise ValueError(f"unknown key {prefix}{key!s:.60}{hint}; known: {', '.join(fields)}")
     missing = [
         f.name
         for f in fields.values()
