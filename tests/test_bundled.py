@@ -14,7 +14,7 @@ import priors
 from priors.pretrained import bundled_names
 
 PRIORS = Path(priors.__file__).parent / "bundled"
-NAMES = ("brain", "ct", "digits", "photographs")
+NAMES = ("brain", "ct", "digits", "fashion", "photographs")
 
 
 def picture(name: str) -> torch.Tensor:
@@ -107,3 +107,24 @@ def test_a_requested_digit_is_drawn():
         classes = clean.logits(samples.x).argmax(1)
     # Of draws without the classifier one in ten would be right.
     assert (classes == 7).float().mean() >= 0.6
+
+
+def test_digits_are_more_probable_than_clothes_under_the_prior_of_digits():
+    """Draws of both priors, and handwritten digits of another source, seen through noise 0.1."""
+    from sklearn.datasets import load_digits
+
+    prior = priors.load("digits")
+    digits = inverse.sample(prior, n=3, steps=20, seed=0).x
+    clothes = inverse.sample(priors.load("fashion"), n=6, steps=20, seed=0).x
+    others = torch.from_numpy(load_digits().images[:6]).float().unsqueeze(1) / 16
+    others = torch.nn.functional.interpolate(others, (20, 20), mode="bicubic").clamp(0, 1)
+    others = torch.nn.functional.pad(others, (4, 4, 4, 4))
+    images = torch.cat([digits, clothes, others])
+    eps = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    log_p, error = priors.log_prob(
+        prior, images + 0.1 * eps, sigma_range=(0.1, prior.sigma_range[1]), probes=2,
+        tolerance=0.1, return_error=True,
+    )  # fmt: skip
+    own, worn, written = log_p.split([3, 6, 6])
+    assert float(own.min()) > float(worn.max()) + 3 * float(error.max())
+    assert float(written.mean()) > float(worn.mean()) + 3 * float(error.max())
