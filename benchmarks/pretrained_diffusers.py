@@ -21,7 +21,6 @@ from typing import Any
 
 import diffusers
 import torch
-from published import record
 from torch import Tensor
 
 import forward_models
@@ -173,6 +172,8 @@ def measure(case: Case, times: tuple[int, ...] = (10, 900)) -> dict[str, Any]:
 
 
 def main() -> None:
+    from published import record
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; all by default")
     for name in parser.parse_args().names or CASES:

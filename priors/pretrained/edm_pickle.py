@@ -23,7 +23,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -147,7 +147,7 @@ class _Reader(pickle.Unpickler):
         # Functions and classes of its own, so that a program can change no other reader's.
         record = type("_Record", (_Record,), {})
         self.others = record
-        self.known: dict[tuple[str, str], Callable[..., Any]] = {
+        self.known: dict[tuple[str, str], Any] = {
             _PERSISTENCE: lambda meta: _persistent(meta),
             ("torch._utils", "_rebuild_tensor_v2"): lambda *parts: view(*parts),
             ("torch._utils", "_rebuild_parameter"): lambda value, *_: Held(tensor_of(value)),
