@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
@@ -26,7 +25,7 @@ from priors.training import (
     Processes,
     Step,
     UniformTime,
-    train,
+    train_as,
 )
 from priors.training.loop import Precision
 from priors.training.recipe import Monitor
@@ -239,25 +238,11 @@ class ClassifierTraining:
         if state is not None:
             settings = recipe.decisive() | {"data": self.digest()}
             checkpoint = Checkpoint(state, settings, recipe.monitor.checkpoint)
-        train(
-            self.network,
-            loss,
-            recipe.steps,
-            seed=recipe.seed,
-            optimizer=recipe.optimizer,
-            precision=recipe.precision,
-            checkpoint=checkpoint,
-            callback=callback,
-            processes=self.processes,
-        )
-        self.network.requires_grad_(False)
+        train_as(recipe, self.network, loss, checkpoint, callback, self.processes)
         return model
 
     def digest(self) -> str:
         """SHA-256 of the training images and labels."""
-        total = hashlib.sha256()
-        for image in self.images.images:
-            total.update(repr(tuple(image.shape)).encode())
-            total.update(image.contiguous().numpy().tobytes())
+        total = self.images.digest()
         total.update(self.labels.numpy().tobytes())
         return total.hexdigest()

@@ -39,7 +39,7 @@ def test_inpainting_has_the_exact_mean_and_spread(method, settings):
     assert 0.75 < float(x.var(0).sum() / variance.sum()) < 1.25
 
 
-@pytest.mark.parametrize(("method", "steps"), [("diffpir", 20), ("dps", 40)])
+@pytest.mark.parametrize(("method", "steps"), [("diffpir", 20), ("dps", 40), ("pigdm", 100)])
 def test_rough_methods_come_near_the_measurement_and_the_exact_mean(method, steps):
     """Nearer to the exact mean than the prior's, by more than their own spread."""
     prior, model, y = half_seen()

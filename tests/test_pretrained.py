@@ -1,7 +1,6 @@
 """Loading diffusers pipelines: the denoiser is what the scheduler makes of the network."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,13 +35,7 @@ import priors
 from priors import NetworkPrior, pretrained
 from priors.pretrained.diffusers_schedulers import TABLE_SCHEDULERS, noise_law
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are too small to share
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from .objectives import (
     SlicedScoreMatching,
     fisher_divergence,
 )
+from .planned import train_as
 from .processes import Processes, local_device
 from .recipe import Recipe
 from .recipe_file import read_recipe, recipe_text
@@ -41,5 +42,6 @@ __all__ = [
     "read_recipe",
     "recipe_text",
     "train",
+    "train_as",
     "unet",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +14,9 @@ from ..pretrained.saving import save
 from ..schedule import VE
 from .checkpoint import Checkpoint
 from .images import Images
-from .loop import Step, train
+from .loop import Step
 from .networks import unet
+from .planned import train_as
 from .processes import Processes
 from .recipe import Recipe
 from .warm_start import bare_unet, start_from
@@ -120,27 +120,12 @@ class PriorTraining:
         if state is not None:
             settings = recipe.decisive() | {"data": self.digest(), "sigma_data": self.sigma_data}
             checkpoint = Checkpoint(state, settings, recipe.monitor.checkpoint)
-        train(
-            self.network,
-            loss,
-            recipe.steps,
-            seed=recipe.seed,
-            optimizer=recipe.optimizer,
-            precision=recipe.precision,
-            checkpoint=checkpoint,
-            callback=callback,
-            processes=self.processes,
-        )
-        self.network.requires_grad_(False)
+        train_as(recipe, self.network, loss, checkpoint, callback, self.processes)
         return self.prior(self.data_range)
 
     def digest(self) -> str:
         """SHA-256 of the training images."""
-        total = hashlib.sha256()
-        for image in self.images.images:
-            total.update(repr(tuple(image.shape)).encode())
-            total.update(image.contiguous().numpy().tobytes())
-        return total.hexdigest()
+        return self.images.digest().hexdigest()
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write the prior, as the recipe's output says."""

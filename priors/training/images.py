@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,14 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def digest(self) -> hashlib._Hash:
+        """SHA-256 of all images in network units, to be told apart by or to go on with."""
+        total = hashlib.sha256()
+        for image in self.images:
+            total.update(repr(tuple(image.shape)).encode())
+            total.update(image.contiguous().numpy().tobytes())
+        return total
 
     def batch(self, size: int, generator: torch.Generator) -> Tensor:
         """(size, C, H, W): independent random views."""
