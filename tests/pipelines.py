@@ -55,11 +55,6 @@ def images(count: int, shape: tuple[int, ...] = (3, 8, 8), seed: int = 1) -> Ten
     return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> None:
-    error = float(((a - b).norm() / b.norm()).detach())
-    assert error < tolerance, f"relative difference {error:.1e}"
-
-
 # sigma, x = x0 + sigma eps and what the scheduler makes of x, at training step t.
 Triple = tuple[float, Tensor, Tensor]
 Reference = Callable[[Any, UNet2DModel, int], Triple]

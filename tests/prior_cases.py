@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import torch
 from published_score_sde import RESIDUAL, case, save
 from safetensors.torch import save_file
@@ -27,7 +28,10 @@ from priors import (
     LowRank,
     Mixture,
     NetworkPrior,
+    Prior,
     SubVP,
+    fit_mixture,
+    from_network,
     load,
 )
 from priors.pretrained.networks.adm_unet import AdmArchitecture, AdmUNet
@@ -192,6 +196,23 @@ MIXTURES = {
     ),
     "posterior mixture": lambda: _posterior(Mixture(2 * normal(3, 2, 2), 0.6, _weights(3))),
 }
+
+
+def factor_mixture() -> Mixture:
+    """Two components apart, with two factors each."""
+    covariances = [
+        FactorAnalysis(normal(12, 2, seed=k), 0.1 * positive(12, seed=k)) for k in (1, 2)
+    ]
+    return Mixture(3 * normal(2, 1, 3, 4), covariances, torch.tensor([0.3, 0.7]))
+
+
+def _fitted() -> Mixture:
+    pytest.importorskip("sklearn")
+    images = factor_mixture().sample(100, torch.Generator().manual_seed(0)).double()
+    return fit_mixture(images, 2, 2, iterations=3)
+
+
+MIXTURES["fitted mixture"] = _fitted
 EXACT = GAUSSIANS | MIXTURES | SINGULAR
 SMOOTH = GAUSSIANS | MIXTURES
 
@@ -301,13 +322,41 @@ def _loaded_score_sde() -> NetworkPrior:
         return load(save(config, Path(folder))[0], settings=config, dtype=torch.float64)
 
 
-# Random weights: denoisers that are no posterior means, with all else that a prior promises.
-LOADED = {"ADM": _loaded_adm, "EDM": _loaded_edm, "NCSN++": _loaded_score_sde}
+def _stable_diffusion() -> Prior:
+    # Where it is asked for: importing diffusers takes seconds.
+    from latent_pipelines import prompt, stable_diffusion
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = stable_diffusion(Path(folder))
+        return load(written, prompt_embeds=prompt(), dtype=torch.float64)
+
+
+def _diffusion_transformer() -> Prior:
+    from latent_pipelines import diffusion_transformer
+
+    with tempfile.TemporaryDirectory() as folder:
+        written = diffusion_transformer(Path(folder))
+        return load(written, class_label=3, guidance_scale=4.0, dtype=torch.float64)
+
+
+# Images of many values, or networks of random weights, whose denoisers are no posterior means: all
+# that a prior promises but the symmetry of its covariance.
+LOADED = {
+    "ADM": _loaded_adm,
+    "EDM": _loaded_edm,
+    "NCSN++": _loaded_score_sde,
+    "digits mixture": lambda: load("digits-mixture"),
+    "Stable Diffusion": _stable_diffusion,
+    "diffusion transformer": _diffusion_transformer,
+}
 
 CONTRACT = EXACT | {
     f"network {name}": lambda name=name: network_prior(name, inner_prior())
     for name in ("epsilon VP", "score VE", "v Cosine", "flow Flow", "edm")
 }
+CONTRACT["network of one's own"] = lambda: from_network(
+    exact_network(inner_prior(), "v", VP()), "v", event_shape=(1, 2, 2), data_range=(0.0, 1.0)
+)
 CONTRACT["guided"] = lambda: ClassifierFreeGuidance(
     Gaussian(normal(2, 2), spd(4)), Gaussian(normal(2, 2, seed=1), 0.3 * spd(4)), 1.3
 )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from checkpoint_files import assert_close, noisy, write
 from torch import Tensor
 from torch.nn import functional
 
@@ -282,28 +281,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def write(folder: Path, state: dict[str, Tensor], kind: str = "pt") -> Path:
-    path = folder / f"model.{kind}"
-    if kind == "pt":
-        torch.save(state, path)
-    else:
-        save_file(state, path)
-    return path
-
-
-def noisy(sigma: Tensor, size: int = 16) -> Tensor:
-    g = torch.Generator().manual_seed(3)
-    shape = (len(sigma), 3, size, size)
-    clean = 2 * torch.rand(shape, generator=g, dtype=torch.float64) - 1
-    eps = torch.randn(shape, generator=g, dtype=torch.float64)
-    return clean + sigma.reshape(-1, 1, 1, 1) * eps
-
-
-def assert_close(a: Tensor, b: Tensor, tolerance: float) -> None:
-    error = float((a - b).norm() / b.norm())
-    assert error < tolerance, f"relative difference {error:.1e}"
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", CASES)
 def test_the_denoiser_is_the_papers(case, dtype, tmp_path):
@@ -319,7 +296,7 @@ def test_the_denoiser_is_the_papers(case, dtype, tmp_path):
     table = sigmas(flags)
     step = torch.tensor([3, 400, 990])
     sigma = table[step]
-    x = noisy(sigma)
+    x = noisy(sigma, 16)
     alpha = (1 + sigma**2).rsqrt().reshape(-1, 1, 1, 1)
     eps = reference(state, flags, alpha * x, step, label)[:, :3]
     expected = x - sigma.reshape(-1, 1, 1, 1) * eps
@@ -337,7 +314,7 @@ def test_time_runs_between_the_steps(tmp_path):
     prior = priors.load(write(tmp_path, state), settings=flags, dtype=torch.float64)
     table = sigmas(flags)
     sigma = (table[70] * table[71]).sqrt()[None]  # half way in log sigma
-    x = noisy(sigma)
+    x = noisy(sigma, 16)
     eps = reference(state, flags, x / (1 + sigma**2).sqrt(), torch.tensor([70.5]), None)
     assert_close(prior.denoise(x, sigma), x - sigma * eps, 1e-10)
     assert float(prior.time(sigma)) == pytest.approx(70.5, abs=1e-6)
@@ -353,7 +330,7 @@ def test_rescaled_times_and_predicted_images(tmp_path):
     state = random_state(flags)
     prior = priors.load(write(tmp_path, state), settings=flags, dtype=torch.float64)
     sigma = sigmas(flags)[[30]]
-    x = noisy(sigma)
+    x = noisy(sigma, 16)
     x0 = reference(state, flags, x / (1 + sigma**2).sqrt(), torch.tensor([150.0]), None)
     assert_close(prior.denoise(x, sigma), x0, 1e-10)
 
@@ -398,7 +375,7 @@ def test_it_is_diffusers_network_where_diffusers_has_it(tmp_path):
     step = torch.tensor([12, 700])
     sigma = sigmas(flags)[step]
     column = sigma.reshape(-1, 1, 1, 1)
-    x = noisy(sigma)
+    x = noisy(sigma, 16)
     eps = unet.eval()(x / (1 + column**2).sqrt(), step, class_labels=torch.tensor([2, 2])).sample
     assert_close(prior.denoise(x, sigma), x - column * eps, 1e-6)  # its times are float32
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy
 import pytest
 import torch
+from checkpoint_files import assert_close, noisy, write
 from edm_reference import cosine_levels, denoised, dhariwal, layout, random_state, song
-from safetensors.torch import save_file
 from torch import Tensor
 
 import priors
@@ -55,28 +55,6 @@ def label_of(settings: dict[str, Any]) -> int | None:
     return 2 if settings["label_dim"] else None
 
 
-def write(folder: Path, state: dict[str, Tensor], kind: str = "safetensors") -> Path:
-    path = folder / f"model.{kind}"
-    if kind == "safetensors":
-        save_file({k: v.contiguous() for k, v in state.items()}, path)
-    else:
-        torch.save(state, path)
-    return path
-
-
-def noisy(sigma: Tensor, size: int = 8) -> Tensor:
-    g = torch.Generator().manual_seed(3)
-    shape = (len(sigma), 3, size, size)
-    clean = 2 * torch.rand(shape, generator=g, dtype=torch.float64) - 1
-    eps = torch.randn(shape, generator=g, dtype=torch.float64)
-    return clean + sigma.reshape(-1, 1, 1, 1) * eps
-
-
-def assert_close(a: Tensor, b: Tensor, tolerance: float) -> None:
-    error = float((a - b).norm() / b.norm())
-    assert error < tolerance, f"relative difference {error:.1e}"
-
-
 def levels(settings: dict[str, Any]) -> Tensor:
     if settings["class_name"] == "iDDPMPrecond":
         table = cosine_levels(settings)
@@ -97,7 +75,7 @@ def test_the_denoiser_is_the_papers(case, dtype, tmp_path):
         dtype=dtype,
     )
     sigma = levels(settings)
-    x = noisy(sigma)
+    x = noisy(sigma, 8)
     expected = denoised(state, settings, x, sigma, label_of(settings))
     found = prior.denoise(x.to(dtype), sigma.to(dtype))
     assert_close(found.double(), expected, 1e-5 if dtype == torch.float32 else 1e-10)
@@ -144,7 +122,7 @@ def test_no_class_where_it_was_trained(tmp_path):
         write(tmp_path, state), settings=settings, class_label="null", dtype=torch.float64
     )
     sigma = levels(settings)
-    x = noisy(sigma)
+    x = noisy(sigma, 8)
     assert_close(prior.denoise(x, sigma), denoised(state, settings, x, sigma, None), 1e-10)
 
 
@@ -330,7 +308,7 @@ def test_a_pickle_gives_its_tensors_and_settings(case, protocol, persistence, tm
 
     prior = priors.load(path, class_label=2, dtype=torch.float64)  # needs no settings
     sigma = levels(settings)
-    x = noisy(sigma)
+    x = noisy(sigma, 8)
     assert_close(prior.denoise(x, sigma), denoised(state, settings, x, sigma, 2), 1e-10)
     with pytest.raises(ValueError, match="says otherwise than settings: label_dim"):
         priors.load(path, class_label=2, settings={"label_dim": 3})

@@ -6,22 +6,15 @@ import itertools
 
 import pytest
 import torch
-from prior_cases import normal, positive
+from prior_cases import factor_mixture
 
-from priors import FactorAnalysis, Mixture, fit_mixture
+from priors import fit_mixture
 
 pytest.importorskip("sklearn")
 
 
-def maker():
-    covariances = [
-        FactorAnalysis(normal(12, 2, seed=k), 0.1 * positive(12, seed=k)) for k in (1, 2)
-    ]
-    return Mixture(3 * normal(2, 1, 3, 4), covariances, torch.tensor([0.3, 0.7]))
-
-
 def draws(n, seed):
-    return maker().sample(n, torch.Generator().manual_seed(seed))
+    return factor_mixture().sample(n, torch.Generator().manual_seed(seed))
 
 
 def test_the_fit_approaches_the_truth():
@@ -30,7 +23,7 @@ def test_the_fit_approaches_the_truth():
     images, held_out = draws(6000, 0), draws(4000, 1)
     fitted = fit_mixture(images, 2, 2, iterations=20)
     assert torch.equal(torch.get_rng_state(), state)
-    gap = (maker().log_density(held_out) - fitted.log_density(held_out)).mean()
+    gap = (factor_mixture().log_density(held_out) - fitted.log_density(held_out)).mean()
     assert -0.02 < float(gap) < 0.1
     assert sorted(fitted.weights.tolist()) == pytest.approx([0.3, 0.7], abs=0.03)
     again = fit_mixture(images, 2, 2, iterations=20)

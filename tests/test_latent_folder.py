@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
+from checkpoint_files import assert_close
 from diffusers import (
     AutoencoderKL,
     DiTTransformer2DModel,
@@ -16,6 +16,22 @@ from diffusers import (
     UNet2DModel,
     VQModel,
 )
+from latent_pipelines import (
+    DIT,
+    SCALED,
+    TEXT,
+    UNET,
+    VAE,
+    WIDTH,
+    WORDS,
+    ddim,
+    diffusion_transformer,
+    made,
+    normal,
+    prompt,
+    write,
+)
+from pipelines import edit
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,80 +39,6 @@ import forward_models as fm
 import inverse
 import priors
 from priors import ClassifierFreeGuidance, LatentPrior
-
-WIDTH, WORDS = 12, 5
-SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-VAE = {
-    "latent_channels": 4,
-    "block_out_channels": (8, 8),
-    "down_block_types": ("DownEncoderBlock2D",) * 2,
-    "up_block_types": ("UpDecoderBlock2D",) * 2,
-    "norm_num_groups": 4,
-}
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (8, 16),
-    "norm_num_groups": 4,
-    "layers_per_block": 1,
-}
-TEXT = UNET | {
-    "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-    "cross_attention_dim": WIDTH,
-    "attention_head_dim": [2, 4],
-}
-DIT = {
-    "num_attention_heads": 2,
-    "attention_head_dim": 8,
-    "out_channels": 8,
-    "num_layers": 2,
-    "sample_size": 8,
-    "num_embeds_ada_norm": 10,
-    "norm_num_groups": 2,
-}
-
-
-def made(kind: Any, **config: Any) -> Any:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        module = kind(**config).eval().requires_grad_(False)
-        for value in module.parameters():  # some layers of DiT start at zero
-            value.add_(0.02 * torch.randn_like(value))
-    return module
-
-
-def write(folder: Path, scheduler: Any, **parts: Any) -> Path:
-    """The layout of a published pipeline; parts of text are named, as Stable Diffusion's are."""
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.6"}
-    for name, part in {"scheduler": scheduler, **parts}.items():
-        part.save_pretrained(folder / name)
-        index[name] = ["diffusers", type(part).__name__]
-    index |= {
-        "feature_extractor": ["transformers", "CLIPImageProcessor"],
-        "safety_checker": [None, None],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "requires_safety_checker": True,
-    }
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def normal(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def prompt(seed: int = 3) -> Tensor:
-    return normal(WORDS, WIDTH, seed=seed)
-
-
-def close(found: Tensor, expected: Tensor) -> None:
-    error = float((found - expected).norm() / expected.norm())
-    assert error < 1e-5, f"relative difference {error:.1e}"
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +49,6 @@ def parts() -> dict[str, Any]:
 @pytest.fixture
 def folder(tmp_path: Path, parts: dict[str, Any]) -> Path:
     return write(tmp_path / "sd", diffusers.PNDMScheduler(**SCALED, skip_prk_steps=True), **parts)
-
-
-def ddim(kind: str = "epsilon") -> Any:
-    return diffusers.DDIMScheduler(**SCALED, clip_sample=False, prediction_type=kind)
 
 
 @torch.no_grad()
@@ -141,11 +79,11 @@ def test_stable_diffusion(kind: str, tmp_path: Path, parts: dict[str, Any]) -> N
         sigma, x, x0 = scheduler_x0(
             scheduler, lambda z, t: unet(z, t, text).sample, t, normal(2, 4, 8, 8)
         )
-        close(prior.denoise(x, sigma), x0)
+        assert_close(prior.denoise(x, sigma), x0)
     assert prior.sigma_range == pytest.approx((0.0292, 14.61), rel=1e-2)
     z = normal(2, 4, 8, 8)
     with torch.no_grad():
-        close(prior.decode(z), parts["vae"].decode(z / 0.18215).sample / 2 + 0.5)
+        assert_close(prior.decode(z), parts["vae"].decode(z / 0.18215).sample / 2 + 0.5)
 
 
 def test_guided_stable_diffusion_is_one_call_of_twice_the_batch(
@@ -173,7 +111,7 @@ def test_guided_stable_diffusion_is_one_call_of_twice_the_batch(
     )
     for t in (10, 500, 998):
         sigma, x, x0 = scheduler_x0(ddim(), combined, t, normal(2, 4, 8, 8))
-        close(prior.denoise(x, sigma), x0)
+        assert_close(prior.denoise(x, sigma), x0)
     assert batches == [4, 4, 4]
 
 
@@ -190,9 +128,9 @@ def test_unconditional_latent_diffusion(kind: Any, tmp_path: Path) -> None:
     assert isinstance(prior, LatentPrior)
     assert prior.image_range == (-1.0, 1.0)
     sigma, x, x0 = scheduler_x0(ddim(), lambda z, t: unet(z, t).sample, 400, normal(2, 4, 8, 8))
-    close(prior.denoise(x, sigma), x0)
+    assert_close(prior.denoise(x, sigma), x0)
     with torch.no_grad():
-        close(prior.decode(x0), vae.decode(x0 / 0.18215).sample)
+        assert_close(prior.decode(x0), vae.decode(x0 / 0.18215).sample)
     with pytest.raises(ValueError, match="knows no text"):
         priors.load(tmp_path, prompt_embeds=prompt())
     with pytest.raises(ValueError, match="knows no condition"):
@@ -201,8 +139,7 @@ def test_unconditional_latent_diffusion(kind: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [7, 2 * 1025, 2**20])
 def test_positions_of_a_diffusion_transformer_are_bounded(size: int, tmp_path: Path) -> None:
-    model = made(DiTTransformer2DModel, **DIT)
-    folder = write(tmp_path, ddim(), vae=made(AutoencoderKL, **VAE), transformer=model)
+    folder = diffusion_transformer(tmp_path)
     edit(folder / "transformer/config.json", sample_size=size)
     with pytest.raises(ValueError, match=rf"sample_size must be from 1 to 1024 .* got {size}$"):
         priors.load(folder, class_label=3, max_parameters=2**50)
@@ -211,7 +148,7 @@ def test_positions_of_a_diffusion_transformer_are_bounded(size: int, tmp_path: P
 @pytest.mark.parametrize("old", [False, True])
 def test_classes_of_a_diffusion_transformer(old: bool, tmp_path: Path) -> None:
     model = made(DiTTransformer2DModel, **DIT)
-    folder = write(tmp_path, ddim(), vae=made(AutoencoderKL, **VAE), transformer=model)
+    folder = diffusion_transformer(tmp_path)
     if old:  # as the published folders have it
         wider = {"_class_name": "Transformer2DModel", "cross_attention_dim": None}
         edit(folder / "transformer/config.json", **wider)
@@ -228,9 +165,9 @@ def test_classes_of_a_diffusion_transformer(old: bool, tmp_path: Path) -> None:
 
     for t in (10, 500):
         sigma, x, x0 = scheduler_x0(ddim(), combined, t, normal(2, 4, 8, 8))
-        close(prior.denoise(x, sigma), x0)
+        assert_close(prior.denoise(x, sigma), x0)
     null = priors.load(folder, class_label="null")
-    close(prior.prior.unconditional.denoise(x, 1.0), null.denoise(x, 1.0))
+    assert_close(prior.prior.unconditional.denoise(x, 1.0), null.denoise(x, 1.0))
     with pytest.raises(ValueError, match=r"pass class_label=0 \.\. 10"):
         priors.load(folder)
     with pytest.raises(ValueError, match="conditioned on classes"):
@@ -249,7 +186,7 @@ def test_attention_under_its_old_names(folder: Path, parts: dict[str, Any]) -> N
     save_file(tensors, path)
     z = normal(1, 4, 8, 8)
     with torch.no_grad():
-        close(
+        assert_close(
             priors.load(folder, prompt_embeds=prompt()).decode(z),
             parts["vae"].decode(z / 0.18215).sample,
         )

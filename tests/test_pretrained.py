@@ -8,13 +8,13 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from checkpoint_files import assert_close
 from pipelines import (
     FOURIER,
     PLAIN,
     SKIP,
     WEIGHTS,
     Reference,
-    assert_close,
     by_conversion,
     by_edm,
     by_flow,

@@ -78,6 +78,21 @@ def test_covariance_is_the_denoisers_derivative(make, sigma):
     close(prior.covariance(x, sigma)[0], prior.denoise(x, sigma), 1e-12)
 
 
+@over(LOADED)
+@pytest.mark.parametrize("sigma", LEVELS)
+def test_covariance_products_are_the_denoisers_slopes(make, sigma):
+    """u . sigma^2 J v by central differences, for images too large for the whole matrix."""
+    prior = make()
+    x, u, v = (normal(2, *prior.event_shape, seed=s) for s in (5, 6, 7))
+    x, h = 0.5 * x + sigma * u, 1e-4 * sigma
+    slope = sigma * 1e4 * (prior.denoise(x + h * v, sigma) - prior.denoise(x - h * v, sigma)) / 2
+    x0, product = prior.covariance(x, sigma)
+    close(x0, prior.denoise(x, sigma), 1e-12)
+    inner = [(a * b).flatten(1).sum(-1) for a, b in ((u, slope), (product(u), v))]
+    scale = float(slope.norm() * u.norm())
+    close(inner[0] / scale, inner[1] / scale, 1e-6)
+
+
 @over(CONTRACT | LOADED)
 def test_covariance_serves_a_batch_with_a_level_for_each(make):
     prior = make()

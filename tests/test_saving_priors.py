@@ -8,12 +8,12 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from checkpoint_files import assert_close
 from diffusers import UNet2DModel
 from pipelines import (
     FOURIER,
     SAVED,
     WEIGHTS,
-    assert_close,
     by_edm,
     images,
     tiny,

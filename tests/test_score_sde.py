@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_files import assert_close
 from published_score_sde import CASES, SKIP, Published, case, images, save
 from torch import Tensor
 
@@ -47,11 +48,6 @@ def expected(config: dict[str, Any], F: Any, x0: Tensor, t: float) -> tuple[floa
     x_t = alpha * x0 + std * eps
     score = -F(x_t, label * full) / std
     return std / alpha, x_t / alpha, (x_t + std**2 * score) / alpha
-
-
-def assert_close(a: Tensor, b: Tensor, tolerance: float) -> None:
-    error = float((a - b).norm() / b.norm())
-    assert error < tolerance, f"relative difference {error:.1e}"
 
 
 @pytest.mark.parametrize("name", CASES)
