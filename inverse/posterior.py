@@ -9,7 +9,7 @@ times sigma^2, with Tweedie's formula on both sides:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import final
 
 import torch
@@ -27,7 +27,16 @@ from forward_models import (
 from priors import LatentPrior, Prior
 
 from .decoder import Decoder, after
-from .likelihoods import Exact, GaussianLift, Likelihood, LinearisedLift, Moments, PlugIn, Tweedie
+from .likelihoods import (
+    Cost,
+    Exact,
+    GaussianLift,
+    Likelihood,
+    LinearisedLift,
+    Moments,
+    PlugIn,
+    Tweedie,
+)
 
 Model = ForwardModel | TimeDependent
 Lift = Callable[[Model, Tensor], Likelihood]
@@ -127,21 +136,54 @@ class Posterior(Prior):
         moments = self._moments(x, self.check_sigma(sigma, x))
         return torch.stack([li.log_likelihood(moments) for li in self.likelihoods]).sum(0)
 
+    def guided(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        self.check_input(x)
+        moments = self._moments(x, self.check_sigma(sigma, x))
+        return moments.x0, self._shift(moments)
+
+    def twisted(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """`guided` and `log_likelihood` from one network call: what particles are weighed by."""
+        self.check_input(x)
+        moments = self._moments(x, self.check_sigma(sigma, x))
+        shifts, values = zip(*(li.evaluate(moments) for li in self.likelihoods), strict=True)
+        return moments.x0, sum(shifts[1:], shifts[0]), sum(values[1:], values[0])
+
+    def exact_at(self, sigma: float) -> bool:
+        """Whether every likelihood is exact at this noise level; see `Likelihood.exact_at`."""
+        return all(likelihood.exact_at(sigma) for likelihood in self.likelihoods)
+
+    @property
+    def cost(self) -> Cost:
+        """What one evaluation costs beside the one network call that denoises."""
+        costs = [likelihood.cost for likelihood in self.likelihoods]
+        return Cost(sum(c.network_calls for c in costs), sum(c.products for c in costs))
+
+    def paired(self, rows: Sequence[int]) -> Posterior:
+        """The posterior of samples that take these rows of y, where y holds several."""
+        if all(y.shape[0] == 1 for _, y in self.factors):
+            return self
+        index = torch.as_tensor(rows)
+        factors = tuple(
+            (m, y if y.shape[0] == 1 else y[index.to(y.device)]) for m, y in self.factors
+        )
+        return Posterior(self.prior, factors, self.lift, self.decoder)
+
     def _moments(self, x: Tensor, sigma: Tensor) -> Moments:
         level = sigma.flatten()
         if any(likelihood.needs_covariance for likelihood in self.likelihoods):
             x0, product = self.prior.covariance(x, level)
             # Behind a decoder no product is cheap.
             cheap = self.prior.exact_covariance and self.decoder is None
-            return Moments(x, sigma, x0, product, cheap)
-        return Moments(x, sigma, self.prior.denoise(x, level))
+            return Moments(x, sigma, x0, product, cheap, self.prior)
+        return Moments(x, sigma, self.prior.denoise(x, level), prior=self.prior)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         moments = self._moments(x, sigma)
-        x0 = moments.x0
-        for likelihood in self.likelihoods:
-            x0 = x0 + likelihood.shift(moments)
-        return x0
+        return moments.x0 + self._shift(moments)
+
+    def _shift(self, moments: Moments) -> Tensor:
+        shifts = [likelihood.shift(moments) for likelihood in self.likelihoods]
+        return sum(shifts[1:], shifts[0])
 
 
 def condition(

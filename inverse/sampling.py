@@ -66,6 +66,7 @@ def sample(
     checkpoint: str | Path | None = None,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    **options: Any,
 ) -> Samples:
     """Draw n samples of a posterior (or of any prior).
 
@@ -87,6 +88,7 @@ def sample(
         dtype: of the samples; by default the measurement's real dtype, else the prior's, else
             float32.
         device: where the prior, the forward models and y live.
+        options: of the method, by name; `inverse.methods()` lists them with the paper's values.
     Returns:
         Samples, whose `.x` is (n, *event_shape); under a `LatentPrior` `.x` is the decoded images
         (n, *image_shape) and `.latents` (n, *event_shape).
@@ -114,7 +116,7 @@ def sample(
         real = [y.dtype.to_real() for _, y in factors if y.is_floating_point() or y.is_complex()]
         dtype = real[0] if real else getattr(posterior, "dtype", torch.float32)
     began = time.perf_counter()
-    label, recipe = _recipe(posterior, method, steps, sampler)
+    label, recipe = _recipe(posterior, method, steps, sampler, options)
     decoder = posterior.decoder if isinstance(posterior, Posterior) else decoder_of(posterior)
     size = event_size(recipe.prior.event_shape)
     if decoder is not None:
@@ -130,7 +132,8 @@ def sample(
         store = None
         if checkpoint is not None:
             settings = recipe.sampler.settings()
-            key = fingerprint(seed, n, batch, label, settings, dtype, factors)
+            chosen = sorted(options.items())
+            key = fingerprint(seed, n, batch, label, chosen, settings, dtype, factors)
             store = Checkpoint(Path(checkpoint), key, _probe(recipe, batch, dtype, device))
         x, spent = _run(recipe, n, batch, seed, callback, store, dtype, device)
     latents = None
@@ -151,8 +154,16 @@ def sample(
 
 
 def _recipe(
-    posterior: Prior, name: str | None, steps: int | None, sampler: Sampler | None
+    posterior: Prior,
+    name: str | None,
+    steps: int | None,
+    sampler: Sampler | None,
+    options: dict[str, Any],
 ) -> tuple[str, Recipe]:
+    if options and name is None:
+        raise TypeError(
+            f"unknown argument {next(iter(options))!r}; options of a method go with method=NAME"
+        )
     if sampler is not None:
         why = moving(posterior) if isinstance(posterior, Posterior) else None
         if why is not None and not sampler.stationary:
@@ -184,7 +195,7 @@ def _recipe(
         able = [m.name for m in methods() if m.refusal(posterior) is None]
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
-    return method.name, method.build(posterior, steps or method.steps)
+    return method.name, method.recipe(posterior, steps or method.steps, **options)
 
 
 @torch.no_grad()

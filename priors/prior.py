@@ -70,6 +70,14 @@ class Prior(ABC):
         self.check_input(x)
         return self._covariance(x, self.check_sigma(sigma, x))
 
+    def guided(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The denoised image without its measurements, and the shift they cause; (B, *event) each.
+
+        Their sum is `denoise`. A prior without measurements has shift zero.
+        """
+        x0 = self.denoise(x, sigma)
+        return x0, torch.zeros_like(x0)
+
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         """Turn unit noise eps (B, *event) into a draw from p_sigma at a large noise level.
 

@@ -2,11 +2,12 @@
 
 from .exact import Exact
 from .gaussian_lift import GaussianLift, Isotropic, Tweedie, Zero
-from .likelihood import Likelihood, Moments
+from .likelihood import Cost, Likelihood, Moments
 from .linearised_lift import LinearisedLift
 from .plug_in import NormalizedPlugIn, PlugIn
 
 __all__ = [
+    "Cost",
     "Exact",
     "GaussianLift",
     "Isotropic",

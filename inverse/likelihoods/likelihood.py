@@ -8,7 +8,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from priors import Prior
+
 Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a likelihood costs at one noise level, beside the one network call that denoises x.
+
+    Attributes:
+        network_calls: further evaluations of the prior's network, for each sample.
+        products: vector-Jacobian products of the network, at most.
+    """
+
+    network_calls: int = 0
+    products: int = 0
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class Moments:
         product: v -> Cov[x0 | x] v, one vector-Jacobian product each; None unless a likelihood
             asked for it.
         exact: whether the product is in closed form, so that many cost little.
+        prior: the prior they come from, for likelihoods that ask it more.
     """
 
     x: Tensor
@@ -29,6 +45,7 @@ class Moments:
     x0: Tensor
     product: Product | None = None
     exact: bool = False
+    prior: Prior | None = None
 
     def covariance(self, v: Tensor) -> Tensor:
         """Cov[x0 | x] v, (B, *event)."""
@@ -57,3 +74,17 @@ class Likelihood(ABC):
     @abstractmethod
     def log_likelihood(self, moments: Moments) -> Tensor:
         """log p_sigma(y | x) as this approximation has it, (B,)."""
+
+    def evaluate(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """`shift` and `log_likelihood` together; cheaper where they share a solve."""
+        return self.shift(moments), self.log_likelihood(moments)
+
+    @property
+    def cost(self) -> Cost:
+        """What `shift` costs where the denoiser is a network."""
+        return Cost(products=1 if self.needs_covariance else 0)
+
+    def exact_at(self, sigma: float) -> bool:
+        """Whether unguided steps from this noise level carry p_sigma(x) exp(log_likelihood) to the
+        posterior: p_sigma(y | x) is exact there, or stands for it after noise."""
+        return False

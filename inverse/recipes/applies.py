@@ -1,0 +1,38 @@
+"""Which posteriors a method can sample: each function says why not, or None."""
+
+from __future__ import annotations
+
+from forward_models import ForwardModel, LinearGaussian, TimeDependent
+
+from ..posterior import Posterior, linearisable
+
+
+def linear(posterior: Posterior) -> str | None:
+    for model, _ in posterior.factors:
+        if isinstance(model, LinearGaussian) and posterior.decoder is not None:
+            return f"{type(model).__name__} follows a decoder, so it is not linear in the latents"
+        if not isinstance(model, LinearGaussian | TimeDependent):
+            return f"{type(model).__name__} is not linear with Gaussian noise"
+    return None
+
+
+def differentiable(posterior: Posterior) -> str | None:
+    for model, _ in posterior.factors:
+        if isinstance(model, ForwardModel) and not model.differentiable:
+            return f"{type(model).__name__} is a black box: its likelihood has no gradient"
+    return None
+
+
+def gaussian(posterior: Posterior) -> str | None:
+    why = differentiable(posterior)
+    if why is not None:
+        return why
+    for model, _ in posterior.factors:
+        if isinstance(model, ForwardModel) and not (
+            isinstance(model, LinearGaussian) or linearisable(model)
+        ):
+            return (
+                f"{type(model).__name__} cannot be expanded as a Gaussian: that takes a "
+                "differentiable Observation with independent noise"
+            )
+    return None

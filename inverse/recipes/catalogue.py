@@ -1,0 +1,39 @@
+"""All methods by name, and the documented choice among them."""
+
+from __future__ import annotations
+
+import difflib
+
+from ..posterior import Posterior
+from .exact import EXACT
+from .guidance import GUIDANCE
+from .recipe import Method
+from .splitting import SPLITTING
+
+_METHODS: tuple[Method, ...] = (EXACT, *GUIDANCE, *SPLITTING)
+
+
+def methods() -> tuple[Method, ...]:
+    """All named methods, in the order of the README's table."""
+    return _METHODS
+
+
+def find(name: str) -> Method:
+    """The method called `name`; an unknown name is refused with the known ones."""
+    for method in _METHODS:
+        if method.name == name:
+            return method
+    known = [m.name for m in _METHODS]
+    close = difflib.get_close_matches(str(name), known, 1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}{hint}")
+
+
+def choose(posterior: Posterior) -> Method:
+    """The documented default: exact where it can be, mmps where it applies, else dps."""
+    for name in ("exact", "mmps", "dps"):
+        method = find(name)
+        reason = method.refusal(posterior)
+        if reason is None:
+            return method
+    raise ValueError(f"no method samples this posterior: {reason}")

@@ -1,0 +1,95 @@
+"""What a method is: a name, what it asks for, what it promises, and a short recipe of parts."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from forward_models import TimeDependent
+from priors import Prior
+
+from ..posterior import Posterior
+from ..samplers import Sampler
+
+Family = Literal["exact", "guidance", "splitting", "particles", "variational"]
+Asks = Literal["closed form", "every noise level", "SVD", "adjoint", "gradient", "black box"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a method runs.
+
+    Attributes:
+        prior: what is walked: a posterior under the method's lift, or a prior.
+        sampler: the sampler that walks it; None for exact draws.
+    """
+
+    prior: Prior
+    sampler: Sampler | None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A published method.
+
+    Attributes:
+        name: what `inverse.sample(method=...)` takes.
+        family: exact, guidance, splitting, particles or variational.
+        asks: the least that a forward model must offer: its posterior in closed form, p_sigma(y|x)
+            at every noise level, an SVD, an adjoint (linear, Gaussian noise), a gradient, or only
+            that it can be evaluated (a black box).
+        needs: the same in words, with what it asks of the prior.
+        jacobian: whether it differentiates through the network.
+        cost: network calls and vector-Jacobian products per step (and particle).
+        exact_when: where its samples follow the posterior, as steps (and particles) grow.
+        paper: title and address.
+        steps: the default number of steps.
+        applies: why it cannot sample a posterior, or None.
+        build: (posterior, steps, **options) -> Recipe; its keyword arguments are the options.
+    """
+
+    name: str
+    family: Family
+    asks: Asks
+    needs: str
+    jacobian: bool
+    cost: str
+    exact_when: str
+    paper: str
+    steps: int
+    applies: Callable[[Posterior], str | None]
+    build: Callable[..., Recipe]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that `inverse.sample` passes on, with the paper's values."""
+        parameters = inspect.signature(self.build).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def refusal(self, posterior: Posterior) -> str | None:
+        """Why this method cannot sample this posterior, or None."""
+        return moving(posterior) or self.applies(posterior)
+
+    def recipe(self, posterior: Posterior, steps: int, **options: Any) -> Recipe:
+        """The recipe for this posterior; an unknown option is refused with the known ones."""
+        for name in options:
+            if name not in self.options:
+                close = difflib.get_close_matches(name, self.options, 1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                known = ", ".join(f"{k}={v!r}" for k, v in self.options.items()) or "none"
+                raise TypeError(f"{self.name} has no option {name!r}; known: {known}{hint}")
+        return self.build(posterior, steps, **options)
+
+
+def moving(posterior: Posterior) -> str | None:
+    """Why steps that hold y fixed do not sample this posterior, or None."""
+    for model, _ in posterior.factors:
+        if isinstance(model, TimeDependent) and model.augmented:
+            return (
+                f"{type(model).__name__} moves with the noise level: Langevin steps sample its "
+                "posterior, a reverse SDE or ODE does not"
+            )
+    return None
