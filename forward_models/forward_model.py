@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .checks import Field, Shape, check_batched, check_dtype, check_finite, check_tensor
+from .words import described
 
 if TYPE_CHECKING:
     from .noise import LinearGaussian
@@ -48,6 +49,14 @@ class ForwardModel(ABC):
             x: clean images, (B, *event), in data units.
             generator: of the noise; None means torch's global one.
         """
+
+    def __repr__(self) -> str:
+        shapes = {"event_shape": self.event_shape, "measurement_shape": self.measurement_shape}
+        return described(self, **self._particulars(), **shapes)
+
+    def _particulars(self) -> dict[str, Any]:
+        """What `repr` tells beside the shapes: numbers, classes, noise."""
+        return {}
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """Return y with its batch axis, (1, *measurement) or (B, *measurement).
@@ -117,6 +126,9 @@ class TimeDependent(ABC):
             x: noisy images, (B, *event), in data units.
             sigma: noise level in data units, a number or (B,).
         """
+
+    def __repr__(self) -> str:
+        return described(self, event_shape=self.event_shape)
 
     def check_measurement(self, y: Tensor) -> Tensor:
         """Return y with its batch axis; a single number becomes (1,). Models refine the check.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Real
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor
@@ -68,6 +68,9 @@ class Observation(ForwardModel):
             self.measurement_ndim = len(self.measurement_shape)
         elif operator.measurement_ndim is not None:
             self.measurement_ndim = operator.measurement_ndim + noise.added_axes
+
+    def _particulars(self) -> dict[str, Any]:
+        return {"operator": type(self.operator), "noise": self.noise}
 
     def _check_values(self, y: Tensor) -> Tensor:
         """Only entries that are measured are data; the others may be anything, and become 0."""

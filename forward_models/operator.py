@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .checks import Field, Shape, check_batched, check_dtype, check_same, check_tensor
+from .words import described
 
 
 class Operator(ABC):
@@ -36,6 +37,10 @@ class Operator(ABC):
     @abstractmethod
     def _apply(self, x: Tensor) -> Tensor:
         """f(x) for a checked x."""
+
+    def __repr__(self) -> str:
+        shapes = {"event_shape": self.event_shape, "measurement_shape": self.measurement_shape}
+        return described(self, **shapes)
 
     def check_image(self, x: Tensor) -> None:
         """Raise TypeError for a dtype and ValueError for a shape of x that does not fit."""

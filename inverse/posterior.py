@@ -10,7 +10,7 @@ times sigma^2, with Tweedie's formula on both sides:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -176,6 +176,9 @@ class Posterior(Prior):
             cheap = self.prior.exact_covariance and self.decoder is None
             return Moments(x, sigma, x0, product, cheap, self.prior)
         return Moments(x, sigma, self.prior.denoise(x, level), prior=self.prior)
+
+    def _particulars(self) -> dict[str, Any]:
+        return {"prior": type(self.prior), "measured": [type(model) for model, _ in self.factors]}
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         moments = self._moments(x, sigma)

@@ -133,6 +133,9 @@ class ClassifierFreeGuidance(Prior):
         """The one prior that counts, at scale 0 and 1."""
         return {0.0: self.unconditional, 1.0: self.conditional}.get(self.guidance_scale)
 
+    def _particulars(self) -> dict[str, Any]:
+        return {"guidance_scale": self.guidance_scale, "conditional": type(self.conditional)}
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         level, alone = sigma.flatten(), self._alone()
         if alone is not None:

@@ -141,6 +141,13 @@ class LatentPrior(Prior):
                 part.to(*args, **kwargs)
         return self
 
+    def _particulars(self) -> dict[str, Any]:
+        return {
+            "image_shape": self.image_shape,
+            "image_range": self.image_range,
+            "prior": type(self.prior),
+        }
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self.prior.denoise(x, sigma.flatten())
 

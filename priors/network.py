@@ -143,6 +143,12 @@ class NetworkPrior(Prior):
             and all(n > 0 and n % self.stride == 0 for n in shape[1:])
         )
 
+    def _particulars(self) -> dict[str, Any]:
+        edm = self.parametrization == "edm"
+        law = {} if edm else {"schedule": type(self.schedule)}
+        size = {"any_size": True} if self.any_size else {}
+        return {"parametrization": self.parametrization, **law, **size}
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         # One shift, zero where the two ranges are equal, so that small values keep their digits.
         shift = self.network_range[0] - self._low / self.unit

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,6 +33,7 @@ class Prior(ABC):
             longer matter.
         scale: standard deviation of one value of x0, in data units, averaged over the event.
         exact_covariance: whether the products of `covariance` are exact and need no derivative.
+        source: the name or file that `load` made it of; None for others.
     """
 
     event_shape: tuple[int, ...]
@@ -39,6 +41,7 @@ class Prior(ABC):
     sigma_range: tuple[float, float]
     scale: float = 1.0
     exact_covariance: bool = False
+    source: str | None = None
 
     def denoise(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """E[x0 | x]: the mean of all clean images that noise of level sigma could turn into x.
@@ -104,6 +107,18 @@ class Prior(ABC):
                 "_denoise(x, sigma) instead, with sigma of shape (B, 1, ..., 1)"
             )
 
+    def __repr__(self) -> str:
+        names = ("event_shape", "data_range", "sigma_range")
+        facts = {name: getattr(self, name, None) for name in names} | self._particulars()
+        if self.source is not None:
+            facts["source"] = self.source
+        shown = ", ".join(f"{name}={_shown(fact)}" for name, fact in facts.items())
+        return f"{type(self).__name__}({shown})"
+
+    def _particulars(self) -> dict[str, Any]:
+        """What `repr` tells beside shape and ranges, in words, numbers and classes."""
+        return {}
+
     @abstractmethod
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """E[x0 | x] for checked x (B, *event) and sigma (B, 1, ..., 1)."""
@@ -151,6 +166,17 @@ class Prior(ABC):
         if positive and bool((level == 0).any()):
             raise ValueError("the score needs sigma > 0: at sigma = 0 it is not defined")
         return level.expand(x.shape[0]).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _shown(fact: Any) -> str:
+    """A fact of a prior in a few characters."""
+    if isinstance(fact, list):
+        return f"[{', '.join(map(_shown, fact))}]"
+    if isinstance(fact, tuple):
+        return f"({', '.join(map(_shown, fact))}{',' * (len(fact) == 1)})"
+    if isinstance(fact, type):
+        return fact.__name__
+    return f"{fact:.4g}" if isinstance(fact, float) else f"{fact!r:.60}"
 
 
 def event_size(event_shape: tuple[int, ...]) -> int:

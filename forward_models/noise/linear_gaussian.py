@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -65,6 +65,9 @@ class LinearGaussian(ForwardModel):
     def _measured(self, y: Tensor) -> Tensor | None:
         measured = self.operator.measured
         return None if measured is None else measured.to(y.device).expand(y.shape[1:])
+
+    def _particulars(self) -> dict[str, Any]:
+        return {"operator": type(self.operator), "sigma": self.sigma}
 
     def _check_values(self, y: Tensor) -> Tensor:
         """Only entries that are measured are data; the others may be anything, and become 0."""

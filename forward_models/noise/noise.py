@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import Field, Shape, check_finite
 from ..operator import Operator
+from ..words import described
 from .parameter import PerEntry
 
 if TYPE_CHECKING:
@@ -58,6 +59,10 @@ class Noise(ABC):
     recorded_field: Field = "real"
     added_axes: int = 0
     differentiable: bool = True
+
+    def __repr__(self) -> str:
+        parameters = [v for v in vars(self).values() if isinstance(v, PerEntry)]
+        return described(self, **{p.name: p.value for p in parameters})
 
     @abstractmethod
     def log_prob(self, y: Tensor, z: Tensor, measured: Tensor | None = None) -> Tensor:

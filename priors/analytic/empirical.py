@@ -149,6 +149,9 @@ class Empirical(Prior):
         """log p(y) = log sum_i w_i p(y | x_i), a float64 scalar."""
         return (self._weights.log() + self._log_likelihoods(model, y)).logsumexp(0)
 
+    def _particulars(self) -> dict[str, Any]:
+        return {"images": len(self.dataset)}
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._average(self._responsibilities(x, sigma), x, sigma)
 

@@ -131,6 +131,9 @@ class Gaussian(Parameters, Prior):
     def _update(self, model: Any, y: Tensor) -> Update:
         return condition(self._mean.reshape(1, -1), [self.C], self.event_shape, model, y)[0]
 
+    def _particulars(self) -> dict[str, Any]:
+        return {"covariance": type(self.C)}
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         mean = self.like(x)._mean
         x0 = mean + self.C.shrink(x - mean, noise_variance(sigma))

@@ -202,6 +202,9 @@ class Mixture(Parameters, Prior):
     def _log_joint_evidence(self, updates: list[Update]) -> Tensor:
         return self._weights.log() + torch.stack([update.log_evidence for update in updates])
 
+    def _particulars(self) -> dict[str, Any]:
+        return {"components": len(self.C)}
+
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         return self._posterior(x, sigma)[0]
 

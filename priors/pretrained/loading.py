@@ -19,7 +19,7 @@ from ..ranges import pair
 from . import hub
 from .diffusers_pipeline import build_pipeline
 from .diffusers_schedulers import SCHEDULERS
-from .formats import Options, build, read_checkpoint, settings_beside
+from .formats import Options, Settings, build, read_checkpoint, settings_beside
 from .latent_folder import build_latent, is_latent
 from .latent_networks import Conditions
 
@@ -115,6 +115,15 @@ def load(
     )
     conditions = Conditions(prompt_embeds, negative_prompt_embeds, guidance_scale)
     path = _find(source, revision, max_parameters)
+    prior = _read(path, settings, options, conditions, max_parameters)
+    prior.source = options.source
+    return prior
+
+
+def _read(
+    path: Path, settings: Settings, options: Options, conditions: Conditions, max_parameters: int
+) -> NetworkPrior | LatentPrior | Gaussian | Mixture:
+    """The prior of a folder or file that is there."""
     if path.is_dir():
         if settings is not None:
             raise ValueError("a folder states its own settings; leave settings out")
