@@ -65,10 +65,11 @@ NCSNPP = {
     "block_out_channels": (128, 128, 256, 256, 256, 256, 256),
     "down_block_types": (*[SKIP_DOWN] * 4, "AttnSkipDownBlock2D", *[SKIP_DOWN] * 2),
     "up_block_types": (*[SKIP_UP] * 2, "AttnSkipUpBlock2D", *[SKIP_UP] * 4),
+    "center_input_sample": True,
     "downsample_padding": 1,
     "flip_sin_to_cos": True,
     "freq_shift": 0,
-    "mid_block_scale_factor": 2**0.5,
+    "mid_block_scale_factor": 1.41421356237,
     "norm_num_groups": None,
     "time_embedding_type": "fourier",
 }
@@ -113,7 +114,7 @@ CASES = {
     "ddpm-celebahq-256": Case(CELEBA, diffusers.DDPMScheduler(clip_sample=False), by_ddpm),
     "ncsnpp-celebahq-256": Case(
         NCSNPP,
-        diffusers.ScoreSdeVeScheduler(num_train_timesteps=1000, sigma_min=0.01, sigma_max=348.0),
+        diffusers.ScoreSdeVeScheduler(num_train_timesteps=2000, sigma_min=0.01, sigma_max=380.0),
         by_score,
     ),
     "ddpm-cifar10-32 network, EDM": Case(CIFAR, diffusers.EDMEulerScheduler(), by_edm),

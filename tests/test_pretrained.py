@@ -301,6 +301,23 @@ def test_files_at_the_top_and_old_attention_names(folder: Path, tmp_path: Path) 
     assert torch.equal(priors.load(old).denoise(images(1), 1.0), expected.denoise(images(1), 1.0))
 
 
+def test_fourier_frequencies_under_their_old_name_or_both(tmp_path: Path) -> None:
+    scheduler = diffusers.ScoreSdeVeScheduler()
+    folder = write(tmp_path, tiny(norm_num_groups=None, **FOURIER, **SKIP), scheduler)
+    expected = priors.load(folder).denoise(images(1), 1.0)
+    state = load_file(folder / WEIGHTS)
+    frequencies = state["time_proj.weight"]
+    both = {**state, "time_proj.W": frequencies.clone()}
+    old = {name: value for name, value in both.items() if name != "time_proj.weight"}
+    for tensors in (both, old):
+        save_file(tensors, folder / WEIGHTS)
+        assert torch.equal(priors.load(folder).denoise(images(1), 1.0), expected)
+    for other in (2 * frequencies, frequencies[:-1].clone(), frequencies.double()):
+        save_file({**both, "time_proj.W": other}, folder / WEIGHTS)
+        with pytest.raises(ValueError, match=r"two tensors for time_proj\.weight, under an old"):
+            priors.load(folder)
+
+
 def test_event_shape(folder: Path) -> None:
     prior = priors.load(folder, event_shape=(3, 16, 12))
     assert prior.denoise(images(1, (3, 16, 12)), 1.0).shape == (1, 3, 16, 12)

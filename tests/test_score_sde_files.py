@@ -93,6 +93,23 @@ def test_settings_by_dictionary_file_and_name(tmp_path):
         read_settings("ve/cifar10_ncsnpp_continous")
 
 
+@pytest.mark.parametrize(
+    ("names", "levels"),
+    [
+        (("ve/cifar10_ncsnpp", "ve/cifar10_ncsnpp_continuous"), (0.01, 50, 1000)),
+        (("ve/bedroom_ncsnpp_continuous", "ve/AAPM_256_ncsnpp_continuous"), (0.01, 378, 2000)),
+        (("ve/church_ncsnpp_continuous",), (0.01, 380, 2000)),
+        (("ve/celebahq_256_ncsnpp_continuous", "ve/ffhq_256_ncsnpp_continuous"), (0.01, 348, 2000)),
+        (("ve/ffhq_1024_ncsnpp_continuous",), (0.01, 1348, 2000)),
+    ],
+)
+def test_published_noise_levels(names, levels):
+    """Those of the configuration files of score_sde_pytorch and, for AAPM_256, MCG_diffusion."""
+    for name in names:
+        keys = ("model.sigma_min", "model.sigma_max", "model.num_scales")
+        assert tuple(PUBLISHED[name][key] for key in keys) == levels
+
+
 BETAS = {"model_beta_min": 0.1, "model_beta_max": 20.0}
 
 

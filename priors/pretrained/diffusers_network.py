@@ -84,19 +84,28 @@ def empty_module(raw: dict[str, Any], name: str) -> Any:
 
 def fill_unet(unet: Any, weights: Weights, options: Options, max_parameters: int) -> None:
     """Give a network without memory the tensors of its weights."""
-    stored = weights.read(max_parameters)
-    tensors = {_modern(name): value for name, value in stored.items()}
-    if len(tensors) != len(stored):
-        raise ValueError(f"{weights.name} holds some tensors twice, under an old and a new name")
+    tensors: dict[str, Tensor] = {}
+    for name, value in weights.read(max_parameters).items():
+        known = tensors.setdefault(_modern(name), value)
+        if known is not value and not _equal(known, value):
+            raise ValueError(
+                f"{weights.name} holds two tensors for {_modern(name)}, under an old and a new name"
+            )
     fill(unet, tensors, source=weights.name, device=options.device, dtype=options.dtype)
 
 
 def _modern(name: str) -> str:
-    """A tensor's name; attention layers had other names in diffusers before 0.15."""
+    """A tensor's name; some layers had other names in older versions of diffusers."""
     names = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+    if name == "time_proj.W":  # the frequencies of a Fourier embedding, saved under both names
+        return "time_proj.weight"
     return re.sub(
         r"(?<=\.)(query|key|value|proj_attn)(?=\.(weight|bias)$)", lambda m: names[m[1]], name
     )
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def class_index(config: dict[str, Any], label: int | str | None) -> int | None:

@@ -43,13 +43,13 @@ def _ncsnpp(embedding: str, progressive: str, progressive_input: str, *, fir: bo
     }
 
 
-def _ve(sigma_max: float, *, continuous: bool = True) -> Config:
+def _ve(sigma_max: float, num_scales: int = 1000, *, continuous: bool = True) -> Config:
     return {
         "training.sde": "vesde",
         "training.continuous": continuous,
         "model.sigma_min": 0.01,
         "model.sigma_max": sigma_max,
-        "model.num_scales": 1000,
+        "model.num_scales": num_scales,
         "model.scale_by_sigma": True,
     }
 
@@ -90,11 +90,11 @@ PUBLISHED: dict[str, Config] = {
     "subvp/cifar10_ddpm_continuous": _CENTERED | _DDPM | _ORIGINAL | _vp("subvpsde"),
     "subvp/cifar10_ddpmpp_continuous": _CENTERED | _SMALL | _PLUS | _vp("subvpsde"),
     "subvp/cifar10_ddpmpp_deep_continuous": _CENTERED | _DEEP | _PLUS | _vp("subvpsde"),
-    "ve/bedroom_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(378),
-    "ve/church_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(380),
-    "ve/celebahq_256_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(348),
-    "ve/ffhq_256_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(348),
-    "ve/ffhq_1024_ncsnpp_continuous": _images(1024) | _FACES | _BOTH | _ve(1348),
-    "ve/fastmri_knee_320_ncsnpp_continuous": _images(320, 1) | _SMALL | _INPUT | _ve(378),
-    "ve/AAPM_256_ncsnpp_continuous": _images(256, 1) | _SMALL | _INPUT | _ve(378),
+    "ve/bedroom_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(378, 2000),
+    "ve/church_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(380, 2000),
+    "ve/celebahq_256_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(348, 2000),
+    "ve/ffhq_256_ncsnpp_continuous": _images(256) | _LARGE | _BOTH | _ve(348, 2000),
+    "ve/ffhq_1024_ncsnpp_continuous": _images(1024) | _FACES | _BOTH | _ve(1348, 2000),
+    "ve/fastmri_knee_320_ncsnpp_continuous": _images(320, 1) | _SMALL | _INPUT | _ve(378, 2000),
+    "ve/AAPM_256_ncsnpp_continuous": _images(256, 1) | _SMALL | _INPUT | _ve(378, 2000),
 }
