@@ -9,6 +9,7 @@ times sigma^2, with Tweedie's formula on both sides:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
@@ -145,8 +146,22 @@ class Posterior(Prior):
         """`guided` and `log_likelihood` from one network call: what particles are weighed by."""
         self.check_input(x)
         moments = self._moments(x, self.check_sigma(sigma, x))
+        if not bool(torch.isfinite(moments.x0).all()):
+            # Nothing can be solved for; whoever runs this says at which step it happened.
+            lost = torch.full_like(moments.x0, math.nan)
+            return moments.x0, lost, lost.reshape(len(lost), -1)[:, 0]
         shifts, values = zip(*(li.evaluate(moments) for li in self.likelihoods), strict=True)
         return moments.x0, sum(shifts[1:], shifts[0]), sum(values[1:], values[0])
+
+    def log_clean(self, x0: Tensor) -> Tensor:
+        """log p(y | x0) of clean images, (B,); time-dependent factors at noise level 0."""
+        image = x0 if self.decoder is None else self.decoder.apply(x0)
+        zero = x0.new_zeros(len(x0))
+        return torch.stack([
+            m.log_likelihood(y, x0, zero) if isinstance(m, TimeDependent)
+            else m.log_likelihood(y, image)
+            for m, y in self.factors
+        ]).sum(0)  # fmt: skip
 
     def exact_at(self, sigma: float) -> bool:
         """Whether every likelihood is exact at this noise level; see `Likelihood.exact_at`."""

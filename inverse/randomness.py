@@ -53,6 +53,13 @@ class NoiseStream:
         return block
 
 
+def uniform(seed: int, count: int, step: int) -> Tensor:
+    """(count,) uniform in [0, 1), of step `step`, apart from all noise streams; float64."""
+    digest = hashlib.blake2b(f"{check_seed(seed)}/uniform/{step}".encode(), digest_size=8)
+    generator = torch.Generator().manual_seed(int.from_bytes(digest.digest()) >> 1)
+    return torch.rand(count, generator=generator, dtype=torch.float64)
+
+
 def check_seed(seed: int | None) -> int:
     """The seed, or a fresh one from the operating system for None; 0 is a seed like any other."""
     if seed is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from pathlib import Path
 from typing import Any, final
@@ -14,6 +15,7 @@ from priors import Prior, geometric
 from priors.prior import CovarianceProduct, event_size
 
 from .checkpoint import Checkpoint, fingerprint
+from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of, default_lift
 from .randomness import NoiseStream, check_seed
 from .recipes import Recipe, choose, find, methods, moving
@@ -73,7 +75,8 @@ def sample(
     Args:
         posterior: from `inverse.condition`; a plain Prior is sampled unconditionally, by exact
             draws where it has them and no steps are asked for.
-        n: number of samples.
+        n: number of samples; where y holds P measurements a multiple of P, and samples p n / P ...
+            (p + 1) n / P - 1 are of the p-th. Particle methods weigh the samples of a measurement.
         method: a name from `inverse.methods()`, with the paper's defaults. By default: exact
             where the posterior is known exactly, mmps where the forward models are linear, dps
             elsewhere; a posterior with a lift of the caller's own keeps it.
@@ -110,8 +113,14 @@ def sample(
     seed = check_seed(seed)
     factors = posterior.factors if isinstance(posterior, Posterior) else ()
     paired = [y.shape[0] for _, y in factors if y.shape[0] > 1]
-    if any(count != n for count in paired):
-        raise ValueError(f"y holds {paired[0]} measurements, so n must be {paired[0]}, got {n}")
+    groups = paired[0] if paired else 1
+    if n % groups:
+        raise ValueError(
+            f"y holds {groups} measurements, so n must be {groups} or a multiple of it, got {n}"
+        )
+    if groups > 1 and isinstance(posterior, Posterior):
+        posterior = posterior.paired([i // (n // groups) for i in range(n)])
+        factors = posterior.factors
     if dtype is None:
         real = [y.dtype.to_real() for _, y in factors if y.is_floating_point() or y.is_complex()]
         dtype = real[0] if real else getattr(posterior, "dtype", torch.float32)
@@ -121,10 +130,13 @@ def sample(
     size = event_size(recipe.prior.event_shape)
     if decoder is not None:
         size = max(size, event_size(decoder.prior.image_shape))
-    batch = n if paired else min(n, batch or max(1, 2**22 // size))
+    batch = min(n, batch or max(1, 2**22 // size))
 
     spent: dict[str, Any] = {"network_calls": 0, "jacobian_products": 0}
-    if recipe.sampler is None:
+    weights = None
+    if isinstance(recipe.sampler, ParticleMethod):
+        x, weights, spent = _run_particles(recipe, n, groups, batch, seed, callback, dtype, device)
+    elif recipe.sampler is None:
         noise = NoiseStream(seed, range(n), recipe.prior.event_shape, dtype, device)
         u = torch.special.ndtr(noise.normal(1).reshape(n, -1)[:, 0].double())
         x = recipe.prior.transform(noise.normal(0), u)  # type: ignore[attr-defined]
@@ -148,9 +160,9 @@ def sample(
         "steps": 0 if recipe.sampler is None else len(recipe.sampler.path) - 1,
         **spent,
         "seconds": time.perf_counter() - began,
-        **measurement_fit(x, factors),
+        **measurement_fit(x, factors, weights=weights),
     }
-    return Samples(x, diagnostics, latents)
+    return Samples(x, diagnostics, latents, weights)
 
 
 def _recipe(
@@ -198,6 +210,34 @@ def _recipe(
     return method.name, method.recipe(posterior, steps or method.steps, **options)
 
 
+def _run_particles(
+    recipe: Recipe,
+    n: int,
+    groups: int,
+    batch: int,
+    seed: int,
+    callback: Callback | None,
+    dtype: torch.dtype,
+    device: torch.device | str,
+) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Weighted samples; the counts are those of one particle's path."""
+    posterior, method = recipe.prior, recipe.sampler
+    assert isinstance(posterior, Posterior)
+    assert isinstance(method, ParticleMethod)
+    counted = Counted(posterior.prior)
+    found = method(
+        posterior.over(counted), n, groups=groups, seed=seed, batch=batch, callback=callback,
+        dtype=dtype, device=device,
+    )  # fmt: skip
+    parts = math.ceil(n / batch)
+    spent = {
+        "network_calls": counted.network_calls // parts,
+        "jacobian_products": counted.jacobian_products // parts,
+        **found.diagnostics(),
+    }
+    return found.x, found.log_weights.exp() / groups, spent
+
+
 @torch.no_grad()
 def _probe(recipe: Recipe, batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here."""
@@ -219,12 +259,11 @@ def _run(
     device: torch.device | str,
 ) -> tuple[Tensor, dict[str, int]]:
     """Samples 0 ... n - 1 in batches; the counts are those of one sample's path."""
-    assert recipe.sampler is not None
+    assert isinstance(recipe.sampler, Sampler)
     inner = recipe.prior.prior if isinstance(recipe.prior, Posterior) else recipe.prior
     counted = Counted(inner)
-    prior: Prior = counted
-    if isinstance(recipe.prior, Posterior):
-        prior = recipe.prior.over(counted)
+    prior: Prior
+    posterior = recipe.prior.over(counted) if isinstance(recipe.prior, Posterior) else None
     total = len(recipe.sampler.path) - 1
     chunks = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
     parts, counts = [], (0, 0)
@@ -246,6 +285,7 @@ def _run(
         before = (counted.network_calls, counted.jacobian_products)
         x = start
         if start is None or done < total:
+            prior = counted if posterior is None else posterior.paired(indices)
             x = recipe.sampler(
                 prior, len(indices), seed=seed, start=start, indices=indices, first_step=done,
                 history=history, callback=report, dtype=dtype, device=device,

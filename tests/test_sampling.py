@@ -319,7 +319,7 @@ def test_refusals_name_what_came_and_what_can():
         inverse.sample(prior, method="mmps")
     with pytest.raises(TypeError, match="must be a Prior"):
         inverse.sample(torch.zeros(3))
-    with pytest.raises(ValueError, match="n must be 2, got 3"):
+    with pytest.raises(ValueError, match="n must be 2 or a multiple of it, got 3"):
         inverse.sample(inverse.condition(prior, model, torch.cat([y, y])), n=3)
     network = priors.NetworkPrior(lambda x, t: x, "epsilon", (6,))
     with pytest.raises(ValueError, match=r"no closed form.*Methods that can: dps, pigdm"):

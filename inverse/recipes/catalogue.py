@@ -7,10 +7,11 @@ import difflib
 from ..posterior import Posterior
 from .exact import EXACT
 from .guidance import GUIDANCE
+from .particles import PARTICLES
 from .recipe import Method
 from .splitting import SPLITTING
 
-_METHODS: tuple[Method, ...] = (EXACT, *GUIDANCE, *SPLITTING)
+_METHODS: tuple[Method, ...] = (EXACT, *GUIDANCE, *SPLITTING, *PARTICLES)
 
 
 def methods() -> tuple[Method, ...]:

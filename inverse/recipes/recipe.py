@@ -11,6 +11,7 @@ from typing import Any, Literal
 from forward_models import TimeDependent
 from priors import Prior
 
+from ..particles import ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Sampler
 
@@ -24,11 +25,11 @@ class Recipe:
 
     Attributes:
         prior: what is walked: a posterior under the method's lift, or a prior.
-        sampler: the sampler that walks it; None for exact draws.
+        sampler: the sampler or particle method that walks it; None for exact draws.
     """
 
     prior: Prior
-    sampler: Sampler | None
+    sampler: Sampler | ParticleMethod | None
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,7 @@ class Sampler(ABC):
     """Whether it settles at each noise level, as Langevin steps do, before it goes to the next."""
 
     def __init__(self, levels: Tensor | Sequence[float]) -> None:
-        grid = torch.as_tensor(levels, dtype=torch.float64).cpu()
-        if grid.ndim != 1 or len(grid) < 2 or not bool(torch.isfinite(grid).all()):
-            raise ValueError(f"levels must be a list of at least 2 finite noise levels, got {grid}")
-        if bool((grid[1:] >= grid[:-1]).any()) or float(grid[-1]) < 0:
-            raise ValueError(f"levels must strictly decrease to a last one >= 0, got {grid}")
-        self.levels = grid
+        self.levels = check_levels(levels)
 
     @property
     def path(self) -> Tensor:
@@ -160,3 +155,13 @@ class Sampler(ABC):
                 f"samples {bad.nonzero().flatten().tolist()} of the batch; try more steps, a "
                 "larger measurement sigma, or another method"
             )
+
+
+def check_levels(levels: Tensor | Sequence[float]) -> Tensor:
+    """Noise levels as float64 on the CPU; refused unless they strictly decrease to one >= 0."""
+    grid = torch.as_tensor(levels, dtype=torch.float64).cpu()
+    if grid.ndim != 1 or len(grid) < 2 or not bool(torch.isfinite(grid).all()):
+        raise ValueError(f"levels must be a list of at least 2 finite noise levels, got {grid}")
+    if bool((grid[1:] >= grid[:-1]).any()) or float(grid[-1]) < 0:
+        raise ValueError(f"levels must strictly decrease to a last one >= 0, got {grid}")
+    return grid

@@ -1,0 +1,14 @@
+"""Particles: samples with weights that correct what a likelihood only approximates."""
+
+from .particle_method import ParticleMethod, Particles
+from .resampling import effective_sample_size, log_mean_exp, systematic
+from .twisted import TwistedFilter
+
+__all__ = [
+    "ParticleMethod",
+    "Particles",
+    "TwistedFilter",
+    "effective_sample_size",
+    "log_mean_exp",
+    "systematic",
+]

@@ -1,0 +1,257 @@
+"""The frame of all particle methods: many samples that look at each other."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..posterior import Posterior
+from ..randomness import NoiseStream, uniform
+from ..samplers import Callback, DivergenceError, Step
+from ..samplers.sampler import check_levels
+from .resampling import effective_sample_size, log_mean_exp, systematic
+
+State = dict[str, Tensor]
+"""Everything a run needs to go on: tensors whose first axis is the particle, (P K, ...), except
+those called `log_evidence` (P,), `ess` and `resampled` (steps, P)."""
+
+PER_RUN = ("log_evidence", "ess", "resampled")
+
+
+@dataclass(frozen=True)
+class Particles:
+    """What a particle method returns.
+
+    Attributes:
+        x: (P K, *event): K particles for each of P measurements, one group after the other.
+        log_weights: (P K,), normalised so that the weights of a group sum to 1.
+        log_evidence: (P,) log p(y) as estimated; exp of it is unbiased.
+        log_evidence_error: (P,) its standard error, from how the weight is shared among the
+            particles of the start from which the last ones descend; too small once few remain.
+        ess: (steps, P) effective sample size before resampling, from 1 to K.
+        resampled: (steps, P) whether it was followed by resampling.
+        roots: (P,) how many particles of the start still have descendants.
+    """
+
+    x: Tensor
+    log_weights: Tensor
+    log_evidence: Tensor
+    log_evidence_error: Tensor
+    ess: Tensor
+    resampled: Tensor
+    roots: Tensor
+
+    def diagnostics(self) -> dict[str, Any]:
+        """What a report shows, one figure for each measurement where there are several."""
+        figures = {
+            "log_evidence": self.log_evidence,
+            "log_evidence_error": self.log_evidence_error,
+            "effective_samples": self.ess[-1],
+            "least_effective_samples": self.ess.amin(0),
+            "resampled": self.resampled.sum(0),
+            "roots": self.roots,
+        }
+        return {k: v.tolist() if len(v) > 1 else v.item() for k, v in figures.items()}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one evaluation of the posterior says of particles x: its parts, (B, ...) each.
+
+    Attributes:
+        x0: E[x0 | x] under the prior.
+        shift: what the measurement adds to it.
+        log_g: log p_sigma(y | x), the twist.
+    """
+
+    x0: Tensor
+    shift: Tensor
+    log_g: Tensor
+
+
+class ParticleMethod(ABC):
+    """K particles walk down noise levels, weighed by what they explain of y, and resampled.
+
+    The target at level sigma is p_sigma(x) g_sigma(x), with g a likelihood at that level (the
+    twist), and p(y | x0) itself at the end. With transitions p(x' | x) of the prior's reverse
+    process and proposals q(x' | x), a particle's weight is multiplied by
+
+        p(x' | x) g'(x') / (q(x' | x) g(x)),
+
+    so that whatever g and q are, weighted averages over the particles converge to the posterior of
+    the discretised prior as K grows; g and q decide how many particles that takes.
+
+    Args:
+        levels: (N + 1,) strictly decreasing noise levels, the last one 0.
+        resample_below: resample when the effective sample size of a group falls below this
+            fraction of K; 1 does so always, 0 never.
+    """
+
+    def __init__(self, levels: Tensor | Sequence[float], resample_below: float = 0.5) -> None:
+        self.levels = check_levels(levels)
+        if float(self.levels[-1]) != 0:
+            raise ValueError(f"particles need a last level of 0, got {float(self.levels[-1])}")
+        if not 0 <= resample_below <= 1:
+            raise ValueError(f"resample_below must lie in [0, 1], got {resample_below}")
+        self.resample_below = float(resample_below)
+
+    @property
+    def path(self) -> Tensor:
+        return self.levels
+
+    @property
+    def network_calls(self) -> int:
+        """Network calls of one run for each particle."""
+        return len(self.levels) - 1
+
+    def settings(self) -> list[Any]:
+        """All that tells this method from others, for `checkpoint.fingerprint`."""
+        return [type(self).__name__, sorted(vars(self).items())]
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        posterior: Posterior,
+        n: int,
+        *,
+        groups: int = 1,
+        seed: int = 0,
+        batch: int | None = None,
+        state: State | None = None,
+        first_step: int = 0,
+        callback: Callback | None = None,
+        keep: Callable[[int, State], None] | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Particles:
+        """Run n particles, n / groups for each group.
+
+        Args:
+            posterior: a posterior whose y serves all n particles or has a row for each.
+            n, groups: n must be a multiple of groups; group p is particles p K ... p K + K - 1,
+                weighed among themselves.
+            seed: the run follows (seed, particle, step) alone.
+            batch: particles taken through the network together; by default all.
+            state, first_step: to go on from a state that `keep` was given.
+            callback: called after every step with a `Step`; keep: with (steps done, state).
+        Raises:
+            ValueError: n and groups that do not fit. DivergenceError: values that are not finite,
+            or a group all of whose particles have weight zero.
+        """
+        if n < 1 or groups < 1 or n % groups:
+            raise ValueError(f"n must be a positive multiple of groups, got {n} and {groups}")
+        walk = Walk(posterior, n, groups, batch or n)
+        noise = NoiseStream(seed, range(n), posterior.event_shape, dtype, device)
+        path = self.path.tolist()
+        if state is None:
+            state = self._start(walk, posterior.initial(noise.normal(0), path[0]), path[0])
+            root = torch.arange(n, device=state["x"].device)
+            state = {**state, "root": root, "log_evidence": state["x"].new_zeros(groups)}
+            state |= {name: state["x"].new_zeros(0, groups) for name in ("ess", "resampled")}
+        total = len(path) - 1
+        bound = 1e6 * max(path[0], float(state["x"].abs().max()))
+        for k in range(first_step, total):
+            state = self._resample(state, groups, uniform(seed, groups, k))
+            drawn = noise.normal(k + 1)
+            state = {**state, **self._step(walk, state, k, drawn)}
+            self._check(state, groups, k, path[k + 1], bound)
+            if keep is not None:
+                keep(k + 1, state)
+            if callback is not None:
+                x0 = state.get("x0", state["x"])
+                callback(Step(k + 1, total, path[k + 1], state["x"], x0))
+        return _finish(state, groups)
+
+    @abstractmethod
+    def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
+        """The state of fresh particles x at the first level: at least x and log_w."""
+
+    @abstractmethod
+    def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
+        """What changes in the state from levels[k] to levels[k + 1], with unit noise z.
+
+        log_w is added to, never normalised.
+        """
+
+    def _resample(self, state: State, groups: int, u: Tensor) -> State:
+        """The state after resampling those groups that need it; the evidence gathers weights."""
+        log_w = state["log_w"].reshape(groups, -1)
+        count = log_w.shape[1]
+        ess = effective_sample_size(log_w)
+        low = (ess < self.resample_below * count) | (self.resample_below == 1)
+        kept = torch.arange(count, device=log_w.device).expand(groups, -1)
+        chosen = torch.where(low[:, None], systematic(log_w, u.to(log_w.device)), kept)
+        rows = (chosen + count * torch.arange(groups, device=log_w.device)[:, None]).flatten()
+        gathered = {k: v if k in PER_RUN else v[rows] for k, v in state.items()}
+        return {
+            **gathered,
+            "log_w": torch.where(low[:, None], 0.0, log_w).flatten(),
+            "log_evidence": state["log_evidence"] + torch.where(low, log_mean_exp(log_w), 0.0),
+            "ess": torch.cat([state["ess"], ess[None]]),
+            "resampled": torch.cat([state["resampled"], low[None].to(ess)]),
+        }
+
+    def _check(self, state: State, groups: int, k: int, sigma: float, bound: float) -> None:
+        where = f"at step {k + 1}/{len(self.path) - 1}, sigma = {sigma:.4g}"
+        bad = ~(state["x"].abs().reshape(len(state["x"]), -1).amax(1) < bound)
+        # A particle may have weight zero; it may not have one that is no number.
+        bad |= state["log_w"].isnan() | (state["log_w"] == math.inf)
+        if bool(bad.any()):
+            raise DivergenceError(
+                f"the run diverged {where}, particles {bad.nonzero().flatten().tolist()[:8]}; try "
+                "more steps, a larger measurement sigma, or another method"
+            )
+        dead = (state["log_w"].reshape(groups, -1) == -math.inf).all(1)
+        if bool(dead.any()):
+            raise DivergenceError(
+                f"all particles of groups {dead.nonzero().flatten().tolist()} have weight zero "
+                f"{where}: none explains the measurement; try more particles"
+            )
+
+
+class Walk:
+    """A posterior seen by n particles: evaluated in micro-batches, each with its rows of y."""
+
+    def __init__(self, posterior: Posterior, n: int, groups: int, batch: int) -> None:
+        self.posterior, self.n, self.groups = posterior, n, groups
+        self.parts = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
+
+    def look(self, x: Tensor, sigma: float) -> Look:
+        """x0, shift and twist of all particles; one network call each."""
+        seen = [self.posterior.paired(p).twisted(x[p.start : p.stop], sigma) for p in self.parts]
+        return Look(*(torch.cat(column) for column in zip(*seen, strict=True)))
+
+    def denoise(self, x: Tensor, sigma: float) -> Tensor:
+        """E[x0 | x] under the prior, whatever was measured."""
+        prior = self.posterior.prior
+        return torch.cat([prior.denoise(x[p.start : p.stop], sigma) for p in self.parts])
+
+    def log_likelihood(self, x0: Tensor) -> Tensor:
+        """log p(y | x0) of clean images, (n,)."""
+        seen = [self.posterior.paired(p).log_clean(x0[p.start : p.stop]) for p in self.parts]
+        return torch.cat(seen)
+
+
+def _finish(state: State, groups: int) -> Particles:
+    log_w = state["log_w"].reshape(groups, -1)
+    weights = torch.softmax(log_w, -1)
+    count = weights.shape[1]
+    root = state["root"].reshape(groups, -1) % count
+    shared = torch.zeros_like(weights).scatter_add_(1, root, weights)
+    # The weight that descends from each particle of the start, beside its mean 1 / K.
+    error = ((shared - 1 / count).square().sum(1)).sqrt()
+    return Particles(
+        x=state["x"],
+        log_weights=torch.log_softmax(log_w, -1).flatten(),
+        log_evidence=state["log_evidence"] + log_mean_exp(log_w),
+        log_evidence_error=error,
+        ess=torch.cat([state["ess"], effective_sample_size(log_w)[None]]),
+        resampled=state["resampled"],
+        roots=torch.tensor([len(set(row.tolist())) for row in root]),
+    )
