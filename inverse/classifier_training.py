@@ -27,6 +27,7 @@ from priors.training import (
     UniformTime,
     train_as,
 )
+from priors.training.checks import needs
 from priors.training.loop import Precision
 from priors.training.recipe import Monitor
 
@@ -139,13 +140,13 @@ class ClassifierRecipe:
     report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"seed must be from 0 to 2^31 - 1, got {self.seed}")
-        if self.scale is not None and not 0 < self.scale < math.inf:
-            raise ValueError(f"scale must be positive and finite, got {self.scale}")
+        measured = self.scale is None or 0 < self.scale < math.inf
+        needs(
+            (self.steps >= 1, "steps", self.steps, "at least 1"),
+            (self.batch >= 1, "batch", self.batch, "at least 1"),
+            (0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1"),
+            (measured, "scale", self.scale, "positive and finite"),
+        )
         if self.monitor.samples:
             raise ValueError("monitor.samples: a classifier draws no samples; leave it 0")
 

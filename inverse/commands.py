@@ -75,12 +75,19 @@ def list_methods(args: Namespace) -> None:
 
 def draw_from_prior(args: Namespace) -> None:
     """Draw from a prior, or from its posterior given a class."""
-    if args.label is None and (args.classifier or args.method):
-        raise ValueError("--method and --classifier: need a --class; leave them out, or add it")
     if args.sampler and args.method:
         raise ValueError("--sampler and --method: give one of them")
+    for option, value in {"--method": args.method, "--classifier": args.classifier}.items():
+        if value and args.label is None:
+            raise ValueError(f"{option} {value}: is for drawing a class; leave it out, or add "
+                             "--class")  # fmt: skip
     classifier = args.classifier or _own_classifier(args)
     prior = _load_prior(args, None if classifier else args.label)
+    if args.method and not classifier:
+        raise ValueError(
+            f"--method {args.method}: the prior draws class {args.label} by itself; leave it out, "
+            "or add a --classifier"
+        )
     target: Prior = prior
     if classifier:
         target = inverse.condition(prior, load_classifier(classifier), torch.tensor(args.label))

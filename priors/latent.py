@@ -42,7 +42,8 @@ class LatentPrior(Prior):
 
     Raises:
         TypeError: no Prior, or an autoencoder without decode.
-        ValueError: a latent_std that is not positive, a range that is none, shapes that disagree.
+        ValueError: a latent_std that is not positive, a range that is none, shapes that disagree:
+            latents that the autoencoder does not take, images where latents are expected.
 
     Paper: Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022,
     https://arxiv.org/abs/2112.10752
@@ -71,6 +72,7 @@ class LatentPrior(Prior):
         self.event_shape, self.data_range = prior.event_shape, prior.data_range
         self.sigma_range, self.scale = prior.sigma_range, prior.scale
         self.exact_covariance = prior.exact_covariance
+        self._check_channels()
         self._own_range = pair("autoencoder_range", autoencoder_range)
         self.image_range = (
             self._own_range if image_range is None else pair("image_range", image_range)
@@ -85,6 +87,17 @@ class LatentPrior(Prior):
                 f"latent_std must be positive, got {self.latent_std.flatten().tolist()}"
             )
         self.image_shape = self._image_shape(image_shape)
+
+    def check_input(self, x: Tensor) -> None:
+        """Refuse anything but a floating batch of latents (B, *event) with B >= 1."""
+        shape = tuple(x.shape[1:]) if isinstance(x, Tensor) else None
+        if shape == self.image_shape and shape != tuple(self.event_shape):
+            raise ValueError(
+                f"x must have shape (B, {', '.join(map(str, self.event_shape))}) of latents, got "
+                f"images {tuple(x.shape)}: noise levels and densities of a LatentPrior are of "
+                "latents. Pass prior.encode(image)[0]; a density there is not one of the image"
+            )
+        super().check_input(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Images (B, *image_shape) in image_range of latents (B, *event); one decoder call.
@@ -181,6 +194,15 @@ class LatentPrior(Prior):
             f"{self.event_shape}, got shape {tuple(tensor.shape)}"
         )
 
+    def _check_channels(self) -> None:
+        """Refuse latents of other channels than the autoencoder's config states, where it does."""
+        channels = latent_channels(getattr(self.autoencoder, "config", None) or {})
+        if channels is not None and tuple(self.event_shape[:1]) != (channels,):
+            raise ValueError(
+                f"the prior is of latents {self.event_shape}, {type(self.autoencoder).__name__} "
+                f"takes latents of {channels} channels; they do not belong together"
+            )
+
     def _image_shape(self, stated: tuple[int, ...] | None) -> tuple[int, ...]:
         if stated is not None:
             return tuple(int(n) for n in stated)
@@ -188,10 +210,23 @@ class LatentPrior(Prior):
         if "block_out_channels" in config and "out_channels" in config:
             factor = 2 ** (len(config["block_out_channels"]) - 1)
             return (int(config["out_channels"]), *(n * factor for n in self.event_shape[1:]))
-        with torch.no_grad():
-            raw = self.latent_mean.float().expand(1, *self.event_shape)
-            x = self._call(self.autoencoder.decode, raw)
+        raw = self.latent_mean.float().expand(1, *self.event_shape)
+        try:
+            with torch.no_grad():
+                x = self._call(self.autoencoder.decode, raw)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(
+                f"{type(self.autoencoder).__name__} does not decode latents of the prior's shape "
+                f"{self.event_shape}: {str(error)[:200]}"
+            ) from error
         return tuple((x if isinstance(x, Tensor) else x.sample).shape[1:])
+
+
+def latent_channels(config: Any) -> int | None:
+    """Channels of the latents, as a diffusers autoencoder's config states them."""
+    return config.get("vq_embed_dim") or config.get("latent_channels")
 
 
 def _standardisation(config: Any) -> tuple[float | Tensor, float | Tensor]:

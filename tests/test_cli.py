@@ -195,13 +195,28 @@ class TestSample:
         assert asked == ["digits-noisy", "digits-noisy"]
         assert not (tmp_path / "o").exists()
 
+    def test_a_prior_that_draws_classes_itself_takes_no_method(self, tmp_path, monkeypatch, fails):
+        monkeypatch.setattr(commands, "_load_prior", lambda args, label: None)
+        text = fails(
+            "sample", "--prior", "mine", "--class", 1, "--method", "dps", "--out", tmp_path
+        )
+        assert "--method dps: the prior draws class 1 by itself" in text
+
     def test_refusals(self, grey, tmp_path, fails):
         out = tmp_path / "o"
         text = fails("sample", "--prior", "nothing", "--out", out)
         assert "--prior nothing" in text
         text = fails("sample", "--prior", grey, "--class", 1, "--method", "mmpz", "--out", out)
         assert "mmps" in text
-        assert "--class" in fails("sample", "--prior", grey, "--method", "dps", "--out", out)
+        argv = ("sample", "--prior", grey, "--out", out)
+        text = fails(*argv, "--method", "dps")
+        assert "--method dps: is for drawing a class" in text
+        assert "--classifier" not in text
+        text = fails(*argv, "--classifier", "digits-noisy")
+        assert "--classifier digits-noisy: is for drawing a class" in text
+        assert "--method" not in text
+        text = fails(*argv, "--sampler", "heun", "--method", "dps")
+        assert "--sampler and --method: give one of them" in text
         assert "-n 0" in fails("sample", "--prior", grey, "-n", 0, "--out", out)
         assert "--seed" in fails("sample", "--prior", grey, "--seed", -1, "--out", out)
         fails("sample", "--prior", grey, "--class", 3, "--out", out)  # it has no classes

@@ -376,6 +376,33 @@ def test_bad_arguments_are_named():
         prior.decode(torch.zeros(2, *IMAGE))
 
 
+def test_latents_that_the_autoencoder_does_not_take():
+    with pytest.raises(ValueError, match=r"\(3, 4, 4\), AutoencoderKL takes latents of 4 channels"):
+        LatentPrior(Gaussian(torch.zeros(3, 4, 4), 1.0), tiny_kl())
+    with pytest.raises(ValueError, match=r"does not decode .* shape \(1, 2, 3\): .*"):
+        LatentPrior(Gaussian(torch.zeros(1, 2, 3), 1.0), LinearAutoencoder())
+    with torch.random.fork_rng():
+        codes = VQModel(
+            latent_channels=3, vq_embed_dim=2, norm_num_groups=4, block_out_channels=(8,)
+        )
+    prior = LatentPrior(Gaussian(torch.zeros(2, 4, 4), 1.0), codes.requires_grad_(False))
+    assert prior.encode(prior.decode(torch.zeros(1, 2, 4, 4)))[0].shape == (1, 2, 4, 4)
+    with pytest.raises(ValueError, match="VQModel takes latents of 2 channels"):
+        LatentPrior(Gaussian(torch.zeros(3, 4, 4), 1.0), codes)
+
+
+def test_densities_are_of_latents():
+    prior = latent_gaussian()
+    x = prior.decode(normal(2, *LATENT, seed=7))
+    for call in (lambda: priors.log_prob(prior, x), lambda: prior.denoise(x, 1.0)):
+        with pytest.raises(ValueError, match=r"of latents.*got images.*prior\.encode\(image\)"):
+            call()
+    z = prior.encode(x)[0]
+    torch.testing.assert_close(
+        priors.log_prob(prior, z), prior.prior.log_density(z), rtol=1e-3, atol=1e-3
+    )
+
+
 def test_guided_latents():
     """Guidance inside a latent prior is a prior like any other."""
     c, u = Gaussian(torch.ones(LATENT), 1.0), Gaussian(torch.zeros(LATENT), 1.0)

@@ -257,6 +257,9 @@ def test_conditions_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         priors.load(folder, prompt_embeds=prompt() / 0)
     with pytest.raises(ValueError, match="conditioned on text, not on classes"):
         priors.load(folder, prompt_embeds=prompt(), class_label=3)
+    for text in ("a photo of a cat", "cat " * 999):
+        with pytest.raises(FileNotFoundError, match=r"encoders are not run .* tensor \(L, 12\)"):
+            priors.load(folder, prompt_embeds=text)
     save_file({"a": prompt(), "b": prompt()}, tmp_path / "two.safetensors")
     with pytest.raises(ValueError, match="must hold one tensor, or one called prompt_embeds"):
         priors.load(folder, prompt_embeds=tmp_path / "two.safetensors")

@@ -137,6 +137,42 @@ def test_refusals_name_the_key_and_what_came(tmp_path, case):
     assert message in str(caught.value)
 
 
+def test_all_faults_are_told_at_once(tmp_path):
+    text = """
+data: {key: a, range: [1, 0]}
+steps: 0
+batch: many
+stepz: 3
+network: {widths: [20], patch: 0, layer: 2}
+denoiser: {sigma_range: [2, 1], network_range: [1, 1], parametrization: eps}
+optimizer: {clip: big, warmup: -1, betas: [0.9, 1.0]}
+"""
+    expected = [
+        "data.path is missing", "unknown key stepz", "batch must be a whole number, got 'many'",
+        "unknown key network.layer", "network.widths must be 1 to 8 positive multiples of 16",
+        "network.patch must be from 1 to 64, got 0",
+        "denoiser.parametrization must be one of", "denoiser.sigma_range must be (low, high)",
+        "denoiser.network_range must be (low, high)", "optimizer.clip must be a number",
+        "optimizer.warmup must be at least 0 steps, got -1", "optimizer.betas must be in [0, 1)",
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"recipe\.yaml: 12 faults: \(1\) ") as caught:
+        read_recipe(write(tmp_path, text))
+    assert all(fault in str(caught.value) for fault in expected)
+    with pytest.raises(ValueError, match=r"4 faults") as caught:
+        read_recipe(write(tmp_path, GOOD.replace("10", "0") + "batch: 0\nseed: -1\nfoo: 2\n"))
+    assert "steps must be at least 1, got 0" in str(caught.value)
+
+
+def test_a_fault_of_one_section_brings_no_false_ones(tmp_path):
+    """A density in the denoiser's time is in order, once the denoiser's schedule is."""
+    text = GOOD + (
+        "denoiser: {parametrization: v, schedule: {kind: subvp}}\nlevels: {kind: uniform-time}\n"
+    )
+    with pytest.raises(ValueError, match="did you mean 'sub-vp'") as caught:
+        read_recipe(write(tmp_path, text))
+    assert "faults" not in str(caught.value)
+
+
 def test_bad_changes_and_files_are_refused(tmp_path):
     path = write(tmp_path, GOOD)
     for change, message in {

@@ -46,9 +46,6 @@ def build_latent(
     if network.shape is not None:
         facts["event_shape"] = list(network.shape)
     shape = event_shape_of(network.config, facts, options.event_shape)
-    channels = vae.config["latent_channels"]
-    if shape[0] != channels:
-        raise ValueError(f"the network is of {shape[0]} channels, the autoencoder of {channels}")
     # Latents keep the network's units: the user's range is that of images.
     latents = replace(options, data_range=None)
     conditional = latents.prior(

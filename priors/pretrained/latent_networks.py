@@ -251,6 +251,12 @@ def _dit_config(part: Part) -> dict[str, Any]:
 def embedding(name: str, value: Any, width: int) -> Tensor:
     """A prompt's embedding (1, L, width), from a tensor or a safetensors file that holds it."""
     if isinstance(value, str | os.PathLike):
+        if not os.path.lexists(value):
+            raise FileNotFoundError(
+                f"{name}: no file {os.fspath(value)!r:.80}. Text encoders are not run here: pass "
+                f"the prompt's embedding, a tensor (L, {width}), or the safetensors file that "
+                "holds it"
+            )
         content = read_weights(Path(value), max_parameters=_EMBEDDING_LIMIT)
         if name not in content and len(content) != 1:
             raise ValueError(

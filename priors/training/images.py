@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .checks import needs
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -38,17 +40,14 @@ class Augmentation:
     shift: int = 0
 
     def __post_init__(self) -> None:
-        if self.crop is not None and self.crop < 1:
-            raise ValueError(f"crop must be at least 1, got {self.crop}")
         low, high = self.zoom
-        if not 0 < low <= high < math.inf:
-            raise ValueError(f"zoom must be (low, high) with 0 < low <= high, got {self.zoom}")
-        if not 0 <= self.gain < 1:
-            raise ValueError(f"gain must lie in [0, 1), got {self.gain}")
-        if not 1 <= self.saturation < math.inf:
-            raise ValueError(f"saturation must be at least 1, got {self.saturation}")
-        if self.shift < 0:
-            raise ValueError(f"shift must be at least 0, got {self.shift}")
+        needs(
+            (self.crop is None or self.crop >= 1, "crop", self.crop, "at least 1"),
+            (0 < low <= high < math.inf, "zoom", self.zoom, "(low, high) with 0 < low <= high"),
+            (0 <= self.gain < 1, "gain", self.gain, "in [0, 1)"),
+            (1 <= self.saturation < math.inf, "saturation", self.saturation, "at least 1"),
+            (self.shift >= 0, "shift", self.shift, "at least 0"),
+        )
 
 
 class Images:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
+from .checks import needs
 from .processes import Processes
 
 Loss = Callable[[torch.Generator], Tensor]
@@ -54,21 +55,18 @@ class Optimizer:
     ramp: float = 0.05
 
     def __post_init__(self) -> None:
-        positive = ("learning_rate", "clip", "ramp")
-        for name in positive:
-            value = getattr(self, name)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{name} must be positive and finite, got {value}")
-        if self.half_life is not None and not 0 < self.half_life < math.inf:
-            raise ValueError(f"half_life must be positive and finite, got {self.half_life}")
-        if self.warmup < 0:
-            raise ValueError(f"warmup must be at least 0 steps, got {self.warmup}")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must lie in [0, 1), got {self.betas}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"weight_decay must be at least 0, got {self.weight_decay}")
-        if self.decay not in ("cosine", "constant"):
-            raise ValueError(f"decay must be 'cosine' or 'constant', got {self.decay!r}")
+        positive = {name: getattr(self, name) for name in ("learning_rate", "clip", "ramp")}
+        if self.half_life is not None:
+            positive["half_life"] = self.half_life
+        small = all(0 <= beta < 1 for beta in self.betas)
+        known = self.decay in ("cosine", "constant")
+        needs(
+            *((0 < v < math.inf, name, v, "positive and finite") for name, v in positive.items()),
+            (self.warmup >= 0, "warmup", self.warmup, "at least 0 steps"),
+            (small, "betas", self.betas, "in [0, 1)"),
+            (0 <= self.weight_decay < math.inf, "weight_decay", self.weight_decay, "at least 0"),
+            (known, "decay", self.decay, "'cosine' or 'constant'"),
+        )
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step 0 .. steps - 1."""

@@ -6,8 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ..ranges import pair
-from .checks import Span, need
+from .checks import Span, increasing, needs
 from .images import Augmentation
 from .loop import Optimizer, Precision
 from .recipe_law import Denoiser, Levels, Loss, Noising
@@ -39,17 +38,18 @@ class Data:
     held_out_key: str | None = None
 
     def __post_init__(self) -> None:
-        need(bool(self.path), "data.path", self.path, "a file or folder")
-        if self.range is not None:
-            pair("data.range", self.range)
+        count = self.held_out if isinstance(self.held_out, int) else 0
+        needs(
+            (bool(self.path), "data.path", self.path, "a file or folder"),
+            *([] if self.range is None else [increasing("data.range", self.range)]),
+            (count >= 0, "data.held_out", self.held_out, "at least 0"),
+        )
         apart = self.held_out_path is not None or self.held_out_key is not None
         if self.held_out is not None and apart:
             raise ValueError(
                 "data.held_out takes images out of the training set, held_out_path and "
                 "held_out_key name another; give one of them"
             )
-        if isinstance(self.held_out, int):
-            need(self.held_out >= 0, "data.held_out", self.held_out, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,11 @@ class Network:
 
     def __post_init__(self) -> None:
         good = 1 <= len(self.widths) <= 8 and all(w > 0 and w % 16 == 0 for w in self.widths)
-        need(good, "network.widths", self.widths, "1 to 8 positive multiples of 16")
-        need(1 <= self.layers <= 16, "network.layers", self.layers, "from 1 to 16")
-        need(1 <= self.patch <= 64, "network.patch", self.patch, "from 1 to 64")
+        needs(
+            (good, "network.widths", self.widths, "1 to 8 positive multiples of 16"),
+            (1 <= self.layers <= 16, "network.layers", self.layers, "from 1 to 16"),
+            (1 <= self.patch <= 64, "network.patch", self.patch, "from 1 to 64"),
+        )
 
     @property
     def stride(self) -> int:
@@ -90,11 +92,14 @@ class Monitor:
     logs: int = 0
 
     def __post_init__(self) -> None:
-        need(self.checkpoint >= 1, "monitor.checkpoint", self.checkpoint, "at least 1")
-        for name in ("samples", "logs"):
-            need(getattr(self, name) >= 0, f"monitor.{name}", getattr(self, name), "at least 0")
-        for name in ("count", "sample_steps"):
-            need(getattr(self, name) >= 1, f"monitor.{name}", getattr(self, name), "at least 1")
+        least = {"checkpoint": 1, "samples": 0, "count": 1, "sample_steps": 1, "logs": 0}
+        values = {name: getattr(self, name) for name in least}
+        needs(
+            *(
+                (values[name] >= low, f"monitor.{name}", values[name], f"at least {low}")
+                for name, low in least.items()
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,13 @@ class Output:
 
     def __post_init__(self) -> None:
         shape = self.event_shape
-        good = shape is None or (len(shape) == 3 and all(n > 0 for n in shape))
-        need(good, "output.event_shape", shape, "three positive integers (C, H, W)")
-        good = len(self.errors) > 0 and all(0 < s < math.inf for s in self.errors)
-        need(good, "output.errors", self.errors, "positive noise levels")
-        need(self.judged >= 1, "output.judged", self.judged, "at least 1")
+        whole = shape is None or (len(shape) == 3 and all(n > 0 for n in shape))
+        positive = len(self.errors) > 0 and all(0 < s < math.inf for s in self.errors)
+        needs(
+            (whole, "output.event_shape", shape, "three positive integers (C, H, W)"),
+            (positive, "output.errors", self.errors, "positive noise levels"),
+            (self.judged >= 1, "output.judged", self.judged, "at least 1"),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,9 +159,11 @@ class Recipe:
     output: Output = field(default_factory=Output)
 
     def __post_init__(self) -> None:
-        need(self.steps >= 1, "steps", self.steps, "at least 1")
-        need(self.batch >= 1, "batch", self.batch, "at least 1")
-        need(0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1")
+        needs(
+            (self.steps >= 1, "steps", self.steps, "at least 1"),
+            (self.batch >= 1, "batch", self.batch, "at least 1"),
+            (0 <= self.seed < 2**31, "seed", self.seed, "from 0 to 2^31 - 1"),
+        )
         # Built once here, so that settings which do not go together are refused at once.
         self.loss.objective(1.0, self.levels.density(self.denoiser))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from .checks import RecipeError, faults_of
 from .recipe import Recipe
 
 _LIMIT = 2**20
@@ -109,33 +110,40 @@ def parse(text: str) -> Any:
 
 
 def build(kind: type[T], values: Any, where: str = "") -> T:
-    """A dataclass from a mapping, sections and types checked."""
+    """A dataclass from a mapping, sections and types checked; all faults in one error."""
     if not isinstance(values, Mapping):
         raise ValueError(f"{where or 'the recipe'} must have keys of its own, got {values!r:.60}")
     hints = get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     prefix = f"{where}." if where else ""
-    for key in values:
+    needed = [
+        f.name
+        for f in fields.values()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    faults = [f"{prefix}{name} is missing" for name in needed if name not in values]
+    given: dict[str, Any] = {}
+    for key, value in values.items():
         if key not in fields:
             close = difflib.get_close_matches(str(key), fields, n=1)
             hint = f"; did you mean {prefix}{close[0]}?" if close else ""
-            raise ValueError(f"unknown key {prefix}{key!s:.60}{hint}; known: {', '.join(fields)}")
-    missing = [
-        f.name
-        for f in fields.values()
-        if f.name not in values
-        and f.default is dataclasses.MISSING
-        and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise ValueError(f"{prefix}{missing[0]} is missing")
-    given = {k: _value(hints[k], v, prefix + k) for k, v in values.items()}
-    try:
-        return kind(**given)
-    except ValueError as error:
-        text = str(error)
-        own = not where or text.startswith(prefix)
-        raise ValueError(text if own else f"{prefix}{text}") from None
+            faults.append(f"unknown key {prefix}{key!s:.60}{hint}; known: {', '.join(fields)}")
+            continue
+        try:
+            given[key] = _value(hints[key], value, prefix + key)
+        except ValueError as error:
+            faults += faults_of(error)
+    if all(name in given for name in needed):
+        try:
+            made = kind(**given)
+            if not faults:
+                return made
+        except ValueError as error:
+            own = [f if f.startswith(prefix) else prefix + f for f in faults_of(error)]
+            # Where other values are wrong or left out, it is certain of single values alone.
+            sure = tuple(f"{prefix}{key} must be " for key in given)
+            faults += [f for f in own if not faults or f.startswith(sure)]
+    raise RecipeError(faults)
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:

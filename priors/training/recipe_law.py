@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..pretrained.laws import schedule_of
-from ..ranges import pair
 from ..schedule import Schedule
-from .checks import Span, need
+from .checks import Span, increasing, needs
 from .noise_levels import Geometric, LogNormal, NoiseLevels, UniformTime
 from .objectives import (
     DenoisingScoreMatching,
@@ -67,11 +66,12 @@ class Denoiser:
     sigma_data: float | None = None
 
     def __post_init__(self) -> None:
-        pair("denoiser.network_range", self.network_range)
-        pair("denoiser.sigma_range", self.sigma_range, positive=True)
-        if self.sigma_data is not None:
-            good = 0 < self.sigma_data < math.inf
-            need(good, "denoiser.sigma_data", self.sigma_data, "positive and finite")
+        measured = self.sigma_data is None or 0 < self.sigma_data < math.inf
+        needs(
+            increasing("denoiser.network_range", self.network_range),
+            increasing("denoiser.sigma_range", self.sigma_range, positive=True),
+            (measured, "denoiser.sigma_data", self.sigma_data, "positive and finite"),
+        )
         if self.schedule is not None and self.parametrization == "edm":
             raise ValueError("denoiser.schedule: edm has none; leave it out")
 
