@@ -1,5 +1,5 @@
-"""The state of an interrupted run: x and the last denoised image, as noise is a function of
-(seed, sample, step) and needs no saving."""
+"""The state of an interrupted run: x and the denoised images its sampler looks back at, as noise
+is a function of (seed, sample, step) and needs no saving."""
 
 from __future__ import annotations
 
@@ -54,20 +54,22 @@ class Checkpoint:
     def _path(self, number: int) -> Path:
         return self.folder / f"batch{number:05d}.safetensors"
 
-    def load(self, number: int) -> tuple[Tensor | None, Tensor | None, int]:
-        """(x, denoised x0, steps done) of a batch, or (None, None, 0)."""
+    def load(self, number: int) -> tuple[Tensor | None, tuple[Tensor, ...], int]:
+        """(x, history, steps done) of a batch, or (None, (), 0)."""
         from safetensors import safe_open
 
         path = self._path(number)
         if not path.exists():
-            return None, None, 0
+            return None, (), 0
         try:
             with safe_open(path, "pt") as handle:
                 meta = handle.metadata()
-                x, x0, probe = (handle.get_tensor(k) for k in ("x", "x0", "probe"))
+                held = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            x, probe = held.pop("x"), held.pop("probe")
+            history = tuple(held[f"history{i}"] for i in range(len(held)))
         except Exception as error:
             raise ValueError(f"{path} is corrupt ({error}); delete it to start again") from error
-        if meta["sha256"] != fingerprint(x, x0, probe):
+        if meta["sha256"] != fingerprint(x, *history, probe):
             raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
         if meta["key"] != self.key:
             raise ValueError(
@@ -80,9 +82,16 @@ class Checkpoint:
                 f"{self.folder} holds another run: its prior, forward model or method denoise "
                 "differently; choose another folder or delete it"
             )
-        return x, x0, int(meta["steps"])
+        return x, history, int(meta["steps"])
 
-    def save(self, number: int, x: Tensor, x0: Tensor, steps: int, final: bool = False) -> None:
+    def save(
+        self,
+        number: int,
+        x: Tensor,
+        history: tuple[Tensor, ...],
+        steps: int,
+        final: bool = False,
+    ) -> None:
         """Keep x (B, *event) after `steps` steps; at most every PERIOD seconds unless final."""
         from safetensors.torch import save
 
@@ -92,9 +101,10 @@ class Checkpoint:
         meta = {
             "key": self.key,
             "steps": str(steps),
-            "sha256": fingerprint(x.detach(), x0.detach(), self.probe),
+            "sha256": fingerprint(x, *history, self.probe),
         }
-        state = {"x": x, "x0": x0, "probe": self.probe}
-        # Copies: at a last step x and x0 are one tensor, which the format refuses.
+        state = {"x": x, "probe": self.probe}
+        state |= {f"history{i}": image for i, image in enumerate(history)}
+        # Copies: at a last step x and its denoised image are one tensor, which the format refuses.
         state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
         write_bytes(self._path(number), save(state, meta))

@@ -33,6 +33,8 @@ class Counted(Prior):
         self.sigma_range, self.scale = prior.sigma_range, prior.scale
         self.exact_covariance = prior.exact_covariance
         self.network_calls = self.jacobian_products = 0
+        if hasattr(prior, "log_density"):  # in closed form, without network calls
+            self.log_density = prior.log_density
 
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         return self.prior.initial(eps, sigma)
@@ -268,13 +270,13 @@ def _run(
     chunks = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
     parts, counts = [], (0, 0)
     for number, indices in enumerate(chunks):
-        start, history, done = (None, None, 0) if store is None else store.load(number)
-        if start is not None and history is not None:
-            start, history = start.to(device), history.to(device)
+        start, history, done = (None, (), 0) if store is None else store.load(number)
+        if start is not None:
+            start, history = start.to(device), tuple(image.to(device) for image in history)
 
         def report(step: Step, number: int = number) -> None:
             if store is not None:
-                store.save(number, step.x, step.x0, step.index, final=step.index == total)
+                store.save(number, step.x, step.history, step.index, final=step.index == total)
             if callback is not None:
                 callback(
                     dataclasses.replace(

@@ -1,4 +1,4 @@
-"""Noise schedules: pairs (alpha(t), sigma(t)), and grids of noise levels.
+"""Noise schedules: pairs (alpha(t), sigma(t)).
 
 Every diffusion dx_t = f(t) x_t dt + g(t) dw has x_t = alpha(t) (x0 + sigma(t) eps) with
 alpha = exp(int f) and sigma^2 = int g^2 / alpha^2. Dividing by alpha gives the coordinate in which
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -37,17 +38,34 @@ class Schedule(ABC):
     def t(self, sigma: Tensor | float) -> Tensor:
         """The time at which the noise level is sigma."""
 
+    def drift(self, t: Tensor | float) -> Tensor:
+        """f = d log alpha / dt of the diffusion dx = f x dt + g dw; exact, by differentiation."""
+        return _derivative(lambda time: self.alpha(time).log(), t)
+
+    def diffusion(self, t: Tensor | float) -> Tensor:
+        """g^2 = alpha^2 d sigma^2 / dt of the diffusion; exact, by differentiation."""
+        return self.alpha(t) ** 2 * _derivative(lambda time: self.sigma(time) ** 2, t)
+
     def levels(self, steps: int, sigma_range: tuple[float, float]) -> Tensor:
         """steps + 1 decreasing noise levels, uniform in t between the two of sigma_range, then 0.
 
         The last interval leads from sigma_range[0] to 0, so that `steps` network calls end at a
         clean image.
         """
-        low, high = _check_grid(steps, sigma_range)
+        low, high = check_grid(steps, sigma_range)
         times = torch.linspace(float(self.t(high)), float(self.t(low)), steps, dtype=torch.float64)
         inner = self.sigma(times)
         inner[0], inner[-1] = high, low if steps > 1 else high
         return torch.cat([inner, torch.zeros(1, dtype=torch.float64)])
+
+
+def _derivative(of: Callable[[Tensor], Tensor], t: Tensor | float) -> Tensor:
+    with torch.enable_grad():
+        time = _double(t).detach().requires_grad_()
+        value = of(time)
+        if not value.requires_grad:  # constant
+            return torch.zeros_like(value)
+        return torch.autograd.grad(value.sum(), time)[0]
 
 
 def _double(value: Tensor | float) -> Tensor:
@@ -157,25 +175,8 @@ class Flow(Schedule):
         return level / (1 + level)
 
 
-def karras(steps: int, sigma_range: tuple[float, float], rho: float = 7.0) -> Tensor:
-    """steps + 1 levels, uniform in sigma^(1/rho), then 0: most steps go to small noise.
-
-    Paper: Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models",
-    2022, https://arxiv.org/abs/2206.00364
-    """
-    low, high = _check_grid(steps, sigma_range)
-    ramp = torch.linspace(high ** (1 / rho), low ** (1 / rho), steps, dtype=torch.float64)
-    return torch.cat([ramp**rho, torch.zeros(1, dtype=torch.float64)])
-
-
-def geometric(steps: int, sigma_range: tuple[float, float]) -> Tensor:
-    """steps + 1 levels, uniform in log sigma, then 0."""
-    low, high = _check_grid(steps, sigma_range)
-    ramp = torch.linspace(math.log(high), math.log(low), steps, dtype=torch.float64)
-    return torch.cat([ramp.exp(), torch.zeros(1, dtype=torch.float64)])
-
-
-def _check_grid(steps: int, sigma_range: tuple[float, float]) -> tuple[float, float]:
+def check_grid(steps: int, sigma_range: tuple[float, float]) -> tuple[float, float]:
+    """The two levels, or ValueError for them or for steps below 1."""
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps must be an integer >= 1, got {steps!r}")
     low, high = map(float, sigma_range)

@@ -124,7 +124,7 @@ class TestSample:
         report = json.loads((out / "diagnostics.json").read_text())
         sampler = named(name, priors.load(grey), 2)
         assert report["method"] == type(sampler).__name__
-        assert report["network_calls"] == sampler.network_calls
+        assert sampler.network_calls in (report["network_calls"], None)
 
     def test_the_samplers_are_those_of_the_library_and_in_the_help(self, fails, tmp_path, capsys):
         assert tuple(NAMES) == cli.SAMPLERS

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 
+import inverse
 import priors
+from inverse import checkpoint
 from inverse.checkpoint import fingerprint
 from inverse.randomness import NoiseStream, check_seed
 from inverse.samplers import (
+    MALA,
+    AdaptiveODE,
     Ancestral,
     AnnealedLangevin,
     DivergenceError,
@@ -20,28 +23,51 @@ from inverse.samplers import (
     Langevin,
     Multistep,
     PredictorCorrector,
+    Spherical,
+    StochasticHeun,
+    TimeTravel,
 )
 from inverse.sampling import Counted
 
 SAMPLERS = {
     "euler-maruyama": EulerMaruyama,
+    "euler-maruyama ve": lambda levels: EulerMaruyama(levels, priors.VE()),
+    "euler-maruyama vp": lambda levels: EulerMaruyama(levels, priors.VP()),
+    "euler-maruyama sub-vp": lambda levels: EulerMaruyama(levels, priors.SubVP()),
+    "euler-maruyama cosine": lambda levels: EulerMaruyama(levels, priors.Cosine()),
+    "euler-maruyama flow": lambda levels: EulerMaruyama(levels, priors.Flow(), unit=2.0),
     "ancestral": Ancestral,
     "ancestral eta 0.5": lambda levels: Ancestral(levels, eta=0.5),
+    "ancestral, noise kept": lambda levels: Ancestral(levels, keep_noise=True),
     "ddim": lambda levels: Ancestral(levels, eta=0.0),
     "heun": Heun,
+    "stochastic heun": lambda levels: StochasticHeun(levels, churn=20.0),
+    "stochastic heun in part": lambda levels: StochasticHeun(levels, 5.0, (0.5, 5.0)),
     "multistep": Multistep,
+    "multistep eta 0.5": lambda levels: Multistep(levels, eta=0.5),
     "multistep eta 0": lambda levels: Multistep(levels, eta=0.0),
+    "multistep order 3": lambda levels: Multistep(levels, eta=0.0, order=3),
+    "multistep order 3 eta 1": lambda levels: Multistep(levels, order=3),
+    "time travel": lambda levels: TimeTravel(Ancestral(levels)),
+    "time travel, long jumps": lambda levels: TimeTravel(Heun(levels), 3, 4, (0.2, 3.0)),
+    "time travel, churned": lambda levels: TimeTravel(StochasticHeun(levels, 5.0), 2),
 }
-# The law of these does not converge as levels are added: tests/test_langevin.py has theirs.
-LANGEVIN = {
+# The law of these does not converge as levels are added, or is not linear in the noise: they have
+# theirs in tests/test_langevin.py, test_metropolis.py, test_adaptive_ode.py, test_spherical.py.
+OTHERS = {
     "langevin": lambda levels: Langevin(float(levels[-2]), 0.1 * float(levels[-2]) ** 2, steps=6),
+    "mala": lambda levels: MALA(float(levels[-2]), 0.5 * float(levels[-2]) ** 2, steps=6),
     "annealed": AnnealedLangevin,
     "annealed c 0.3": lambda levels: AnnealedLangevin(levels, 2, relative_step=0.3),
     "predictor-corrector": lambda levels: PredictorCorrector(EulerMaruyama(levels)),
     "ddim, 3 corrections": lambda levels: PredictorCorrector(Ancestral(levels, eta=0.0), 3, 0.1),
     "heun and corrector": lambda levels: PredictorCorrector(Heun(levels), snr=0.05),
+    "time travel, corrected": lambda levels: TimeTravel(PredictorCorrector(Heun(levels), 2)),
+    "spherical": Spherical,
+    "spherical eta 0.5": lambda levels: Spherical(levels, eta=0.5, ratio=0.2),
+    "adaptive": lambda levels: AdaptiveODE((0.9 * float(levels[-2]), float(levels[0])), 1e-5, 1e-6),
 }
-ALL = SAMPLERS | LANGEVIN
+ALL = SAMPLERS | OTHERS
 converging_sampler = pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS.keys())
 every_sampler = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
 
@@ -67,15 +93,15 @@ def moments(make, levels: torch.Tensor, prior: priors.Gaussian) -> tuple[float, 
 
     Every sampler is linear in (start, noise), so unit impulses give its law exactly.
     """
-    steps = len(levels) - 1
+    steps = len(make(levels).path) - 1
     spread = math.sqrt(float(prior.covariance(torch.zeros(1, 1, dtype=DOUBLE), 1e6)[1](
         torch.ones(1, 1, dtype=DOUBLE))) + float(levels[0]) ** 2)  # fmt: skip
     mean = float(prior.mean)
     start = torch.full((steps + 1, 1), mean, dtype=DOUBLE)
     start[0] += spread
-    response = make(levels)(prior, start=start, noise=Impulses(steps)) - mean
-    # Row 0 carries the start, row k the noise of step k; they add up in the variance.
     baseline = make(levels)(prior, start=torch.full((1, 1), mean, dtype=DOUBLE), noise=Zeros())
+    response = make(levels)(prior, start=start, noise=Impulses(steps)) - baseline
+    # Row 0 carries the start, row k the noise of step k; they add up in the variance.
     return float(baseline), float((response**2).sum())
 
 
@@ -84,19 +110,25 @@ class Zeros:
         return torch.zeros(1, 1, dtype=DOUBLE)
 
 
-@converging_sampler
-def test_measured_order_equals_the_declared_one(make):
-    prior = gaussian(1)
-    low = 0.1
+# A first step of lower order costs nothing where the denoiser hardly moves.
+TOP = {"multistep order 3": 100.0}
+# Where terms of first and second order nearly cancel.
+FINEST = {"euler-maruyama ve": 800}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_measured_order_equals_the_declared_one(name):
+    """By propagating mean and variance exactly; the order of the law is the weak order."""
+    make, prior = SAMPLERS[name], gaussian(1)
+    low, finest = 0.1, FINEST.get(name, 320)
     errors = []
-    for steps in (40, 80, 160, 320):
-        levels = priors.karras(steps, (low, 20.0))[:-1]
+    for steps in (finest // 2, finest):
+        levels = priors.karras(steps, (low, TOP.get(name, 20.0)))[:-1]
         mean, variance = moments(make, levels, prior)
-        assert mean == pytest.approx(0.7, abs=1e-12)
-        errors.append(abs(variance - (1.3 + low**2)))
-    rates = [math.log2(a / b) for a, b in pairwise(errors)]
+        errors.append((abs(mean - 0.7), abs(variance - (1.3 + low**2))))
     order = make([1.0, 0.0]).order
-    assert abs(rates[-1] - order) < 0.1, (rates, errors)
+    for coarse, fine in zip(*errors, strict=True):
+        assert fine < 1e-12 or abs(math.log2(coarse / fine) - order) < 0.1, errors
 
 
 @converging_sampler
@@ -105,7 +137,7 @@ def test_the_law_converges_to_the_posterior_of_a_prior_that_is_one(make):
     prior = gaussian(1, variance=0.04)
     coarse = moments(make, priors.geometric(100, (1e-3, 30.0)), prior)[1] / 0.04
     fine = moments(make, priors.geometric(400, (1e-3, 30.0)), prior)[1] / 0.04
-    assert abs(fine - 1) < abs(coarse - 1)
+    assert abs(fine - 1) < max(abs(coarse - 1), 1e-4)
     assert abs(fine - 1) < (0.03 if make([1.0, 0.0]).order == 1 else 1e-3)
 
 
@@ -129,8 +161,9 @@ def test_a_sample_depends_on_seed_and_index_only(make):
     many = sampler(prior, n=8, seed=3, dtype=DOUBLE)
     few = sampler(prior, n=4, seed=3, dtype=DOUBLE)
     alone = sampler(prior, n=1, seed=3, indices=[5], dtype=DOUBLE)
-    assert torch.allclose(many[:4], few, rtol=0, atol=1e-12)
-    assert torch.allclose(many[5:6], alone, rtol=0, atol=1e-12)
+    close = 1e-12 if not sampler.adaptive else 30 * sampler.rtol
+    assert torch.allclose(many[:4], few, rtol=0, atol=close)
+    assert torch.allclose(many[5:6], alone, rtol=0, atol=close)
     assert torch.equal(many, sampler(prior, n=8, seed=3, dtype=DOUBLE))
     assert not torch.allclose(many, sampler(prior, n=8, seed=0, dtype=DOUBLE))
 
@@ -152,7 +185,7 @@ def test_going_on_from_any_step_gives_the_same_samples(make):
     states = []
     whole = sampler(prior, n=2, seed=4, dtype=DOUBLE, callback=states.append)
     for state in states[:-1]:
-        rest = sampler(prior, seed=4, start=state.x, first_step=state.index, history=state.x0)
+        rest = sampler(prior, seed=4, start=state.x, first_step=state.index, history=state.history)
         assert torch.equal(rest, whole)
     steps = len(sampler.path) - 1
     assert [s.index for s in states] == list(range(1, steps + 1))
@@ -176,16 +209,47 @@ def test_bad_levels_are_refused(make, levels):
         make(levels)
 
 
-def test_divergence_names_step_level_and_sample():
-    class Broken(priors.Prior):
-        event_shape, sigma_range = (2,), (0.01, 1.0)
+class Broken(priors.Prior):
+    """NaN for the second sample below level 0.6."""
 
-        def _denoise(self, x, sigma):
-            second = (torch.arange(x.shape[0]) == 1)[:, None]
-            return torch.where(second & (sigma < 0.6), float("nan"), 0.0).expand(x.shape)
+    event_shape, sigma_range = (2,), (0.01, 1.0)
 
+    def _denoise(self, x, sigma):
+        second = (torch.arange(x.shape[0]) == 1)[:, None]
+        return torch.where(second & (sigma < 0.6), float("nan"), 0.0).expand(x.shape)
+
+
+@every_sampler
+def test_divergence_stops_the_run_and_names_the_sample(make):
+    with pytest.raises(DivergenceError, match=r"samples \[1\] of the batch"):
+        make([1.0, 0.5, 0.2, 0.1])(Broken(), n=3)
+
+
+def test_divergence_names_step_and_level():
     with pytest.raises(DivergenceError, match=r"step 2/3, sigma = 0.2, samples \[1\]"):
         Ancestral([1.0, 0.5, 0.2, 0.1])(Broken(), n=3)
+
+
+@every_sampler
+def test_a_checkpointed_run_resumes_bit_for_bit(make, tmp_path, monkeypatch):
+    """Killed after any step, from what the front door wrote to disk."""
+    monkeypatch.setattr(checkpoint, "PERIOD", 0.0)
+    prior = gaussian(6)
+    sampler = make(priors.karras(3, (0.01, 10.0)))
+    options = {"n": 4, "seed": 4, "dtype": DOUBLE, "sampler": sampler, "batch": 3}
+    whole = inverse.sample(prior, **options)
+    steps = len(sampler.path) - 1
+
+    for stop in {1, steps // 2, steps, steps + 1}:
+        folder = tmp_path / str(stop)
+
+        def kill(step, stop=stop):
+            if step.index == stop:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            inverse.sample(prior, **options, checkpoint=folder, callback=kill)
+        assert torch.equal(inverse.sample(prior, **options, checkpoint=folder).x, whole.x)
 
 
 @every_sampler
@@ -193,7 +257,8 @@ def test_settings_tell_samplers_apart(make):
     """So that a checkpoint of one is not continued by another."""
     keys = [fingerprint(other([2.0, 1.0, 0.5]).settings()) for other in ALL.values()]
     assert keys.count(fingerprint(make([2.0, 1.0, 0.5]).settings())) == 1
-    assert fingerprint(make([2.0, 1.0, 0.4]).settings()) not in keys or make is ALL["langevin"]
+    one_level = make in (ALL["langevin"], ALL["mala"], ALL["adaptive"])
+    assert fingerprint(make([2.0, 1.0, 0.4]).settings()) not in keys or one_level
 
 
 def test_ancestral_refuses_what_it_cannot_mean():

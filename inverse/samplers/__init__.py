@@ -1,5 +1,6 @@
 """Samplers over a prior; posteriors are priors."""
 
+from .adaptive_ode import AdaptiveODE
 from .ancestral import Ancestral
 from .annealed_langevin import (
     AnnealedLangevin,
@@ -10,12 +11,18 @@ from .annealed_langevin import (
 from .euler_maruyama import EulerMaruyama
 from .heun import Heun
 from .langevin import Langevin
+from .mala import MALA
 from .multistep import Multistep
 from .names import named
 from .predictor_corrector import PredictorCorrector
-from .sampler import Callback, DivergenceError, Sampler, Step
+from .sampler import Callback, DivergenceError, Noise, Past, Sampler, Step
+from .spherical import Spherical
+from .stochastic_heun import StochasticHeun
+from .time_travel import TimeTravel
 
 __all__ = [
+    "MALA",
+    "AdaptiveODE",
     "Ancestral",
     "AnnealedLangevin",
     "Callback",
@@ -24,9 +31,14 @@ __all__ = [
     "Heun",
     "Langevin",
     "Multistep",
+    "Noise",
+    "Past",
     "PredictorCorrector",
     "Sampler",
+    "Spherical",
     "Step",
+    "StochasticHeun",
+    "TimeTravel",
     "annealing_levels",
     "annealing_step",
     "largest_distance",

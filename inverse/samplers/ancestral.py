@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import final
 
 from torch import Tensor
 
 from priors import Prior
 
-from .sampler import Sampler
+from .sampler import Noise, Past, Sampler
 
 
 @final
@@ -21,13 +21,18 @@ class Ancestral(Sampler):
         levels: see Sampler.
         eta: c = eta (sigma' / sigma) sqrt(sigma^2 - sigma'^2): 1 is DDPM, 0 is DDIM.
         zeta: instead of eta: c = sqrt(zeta) sigma', a fixed share of fresh noise (DiffPIR).
+        keep_noise: under a posterior, take the old noise as the prior alone sees it, so that the
+            measurement moves x0 and nothing else (MPGD):
+            x' = x0 + sqrt(sigma'^2 - c^2) (x - D) / sigma + c z, with D the prior's E[x0 | x].
 
     Each step is exact for a prior whose denoiser does not change along it; weak order 1 with eta.
     With zeta > 0 fresh noise is drawn at every step however short, so the law does not converge
-    to the prior's as steps shrink; it serves the splitting methods. One network call a step.
+    to the prior's as steps shrink; it serves the splitting methods. With keep_noise the law is
+    not the posterior's. One network call a step.
 
     Papers: Ho et al., 2020, https://arxiv.org/abs/2006.11239; Song et al., 2020,
-    https://arxiv.org/abs/2010.02502; Zhu et al., 2023, https://arxiv.org/abs/2305.08995
+    https://arxiv.org/abs/2010.02502; Zhu et al., 2023, https://arxiv.org/abs/2305.08995;
+    He et al., 2024, https://arxiv.org/abs/2311.16424
     """
 
     order = 1
@@ -37,6 +42,7 @@ class Ancestral(Sampler):
         levels: Tensor | Sequence[float],
         eta: float | None = None,
         zeta: float | None = None,
+        keep_noise: bool = False,
     ) -> None:
         super().__init__(levels)
         if eta is not None and zeta is not None:
@@ -45,7 +51,7 @@ class Ancestral(Sampler):
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {value}")
         self.eta = 1.0 if eta is None else eta
-        self.zeta = zeta
+        self.zeta, self.keep_noise = zeta, bool(keep_noise)
 
     def _step(
         self,
@@ -53,14 +59,24 @@ class Ancestral(Sampler):
         x: Tensor,
         sigma: float,
         sigma_next: float,
-        eps: Callable[[], Tensor],
-        before: tuple[float, Tensor] | None,
+        eps: Noise,
+        past: Past,
     ) -> tuple[Tensor, Tensor]:
-        x0 = prior.denoise(x, sigma)
+        if self.keep_noise:
+            denoised, shift = prior.guided(x, sigma)
+            x0 = denoised + shift
+        else:
+            x0 = denoised = prior.denoise(x, sigma)
         if self.zeta is not None:
             fresh = math.sqrt(self.zeta) * sigma_next
+            kept = math.sqrt(max(sigma_next**2 - fresh**2, 0.0))
         else:
-            fresh = self.eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
-        kept = math.sqrt(max(sigma_next**2 - fresh**2, 0.0))
-        x_next = x0 + kept / sigma * (x - x0)
+            fresh, kept = fresh_and_kept(self.eta, sigma, sigma_next)
+        x_next = x0 + kept / sigma * (x - denoised)
         return (x_next + fresh * eps() if fresh > 0 else x_next), x0
+
+
+def fresh_and_kept(eta: float, sigma: float, sigma_next: float) -> tuple[float, float]:
+    """The standard deviations c and sqrt(sigma'^2 - c^2) of the fresh and of the old noise."""
+    fresh = eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
+    return fresh, math.sqrt(max(sigma_next**2 - fresh**2, 0.0))

@@ -10,7 +10,7 @@ Score-Based Generative Models", 2020, https://arxiv.org/abs/2006.09011
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from priors import Prior, geometric
 
 from .langevin import langevin_step, positive, whole
-from .sampler import Sampler
+from .sampler import Noise, Past, Sampler
 
 
 @final
@@ -79,8 +79,8 @@ class AnnealedLangevin(Sampler):
         x: Tensor,
         sigma: float,
         sigma_next: float,
-        eps: Callable[[], Tensor],
-        before: tuple[float, Tensor] | None,
+        eps: Noise,
+        past: Past,
     ) -> tuple[Tensor, Tensor]:
         if sigma_next == 0:
             x0 = prior.denoise(x, sigma)

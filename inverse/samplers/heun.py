@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import final
 
 from torch import Tensor
 
 from priors import Prior
 
-from .sampler import Sampler
+from .sampler import Noise, Past, Sampler
 
 
 @final
@@ -24,10 +23,8 @@ class Heun(Sampler):
 
     order = 2
 
-    @property
-    def network_calls(self) -> int:
-        steps = len(self.levels) - 1
-        return 2 * steps - 1 if float(self.levels[-1]) == 0 else 2 * steps
+    def _calls(self, sigma: float, sigma_next: float) -> int:
+        return 1 if sigma_next == 0 else 2
 
     def _step(
         self,
@@ -35,13 +32,18 @@ class Heun(Sampler):
         x: Tensor,
         sigma: float,
         sigma_next: float,
-        eps: Callable[[], Tensor],
-        before: tuple[float, Tensor] | None,
+        eps: Noise,
+        past: Past,
     ) -> tuple[Tensor, Tensor]:
-        x0 = prior.denoise(x, sigma)
-        slope = (x - x0) / sigma
-        x_next = x + (sigma_next - sigma) * slope
-        if sigma_next == 0:
-            return x0, x0
-        slope_next = (x_next - prior.denoise(x_next, sigma_next)) / sigma_next
-        return x + (sigma_next - sigma) * (slope + slope_next) / 2, x0
+        return heun_step(prior, x, sigma, sigma_next)
+
+
+def heun_step(prior: Prior, x: Tensor, sigma: float, sigma_next: float) -> tuple[Tensor, Tensor]:
+    """(x at sigma_next, D(x, sigma)): trapezoidal, or Euler to level 0."""
+    x0 = prior.denoise(x, sigma)
+    if sigma_next == 0:
+        return x0, x0
+    slope = (x - x0) / sigma
+    x_next = x + (sigma_next - sigma) * slope
+    slope_next = (x_next - prior.denoise(x_next, sigma_next)) / sigma_next
+    return x + (sigma_next - sigma) * (slope + slope_next) / 2, x0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import final
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from priors import Prior
 
-from .sampler import Sampler
+from .sampler import Noise, Past, Sampler
 
 
 def langevin_step(x: Tensor, score: Tensor, step_size: Tensor | float, z: Tensor) -> Tensor:
@@ -62,8 +61,8 @@ class Langevin(Sampler):
         x: Tensor,
         sigma: float,
         sigma_next: float,
-        eps: Callable[[], Tensor],
-        before: tuple[float, Tensor] | None,
+        eps: Noise,
+        past: Past,
     ) -> tuple[Tensor, Tensor]:
         score = prior.score(x, sigma)
         return langevin_step(x, score, self.step_size, eps()), x + sigma**2 * score

@@ -5,46 +5,61 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 
-from priors import Prior, geometric
+from torch import Tensor
 
+from priors import VP, Prior, grid
+from priors.grids import unit_of
+
+from .adaptive_ode import AdaptiveODE
 from .ancestral import Ancestral
 from .annealed_langevin import AnnealedLangevin
 from .euler_maruyama import EulerMaruyama
 from .heun import Heun
 from .langevin import Langevin, whole
+from .mala import MALA
 from .multistep import Multistep
 from .predictor_corrector import PredictorCorrector
 from .sampler import Sampler
+from .spherical import Spherical
+from .stochastic_heun import StochasticHeun
+from .time_travel import TimeTravel
 
-SigmaRange = tuple[float, float]
-
-
-def _langevin(steps: int, levels: SigmaRange) -> Sampler:
-    return Langevin(levels[0], 0.1 * levels[0] ** 2, steps)
-
-
-NAMES: dict[str, Callable[[int, SigmaRange], Sampler]] = {
-    "multistep": lambda steps, levels: Multistep(geometric(steps, levels)),
-    "heun": lambda steps, levels: Heun(geometric(steps, levels)),
-    "ancestral": lambda steps, levels: Ancestral(geometric(steps, levels)),
-    "ddim": lambda steps, levels: Ancestral(geometric(steps, levels), eta=0.0),
-    "euler-maruyama": lambda steps, levels: EulerMaruyama(geometric(steps, levels)),
-    "predictor-corrector": lambda steps, levels: PredictorCorrector(
-        Ancestral(geometric(steps, levels))
-    ),
-    "annealed-langevin": lambda steps, levels: AnnealedLangevin(geometric(steps, levels)),
-    "langevin": _langevin,
+ON_LEVELS: dict[str, Callable[[Tensor, Prior], Sampler]] = {
+    "multistep": lambda levels, prior: Multistep(levels),
+    "multistep-ode": lambda levels, prior: Multistep(levels, eta=0.0),
+    "multistep-3": lambda levels, prior: Multistep(levels, eta=0.0, order=3),
+    "heun": lambda levels, prior: Heun(levels),
+    "stochastic-heun": lambda levels, prior: StochasticHeun(levels),
+    "ancestral": lambda levels, prior: Ancestral(levels),
+    "ddim": lambda levels, prior: Ancestral(levels, eta=0.0),
+    "spherical": lambda levels, prior: Spherical(levels),
+    "euler-maruyama": lambda levels, prior: EulerMaruyama(levels),
+    "euler-maruyama-vp": lambda levels, prior: EulerMaruyama(levels, VP(), unit_of(prior)),
+    "predictor-corrector": lambda levels, prior: PredictorCorrector(Ancestral(levels)),
+    "time-travel": lambda levels, prior: TimeTravel(Ancestral(levels)),
+    "annealed-langevin": lambda levels, prior: AnnealedLangevin(levels),
 }
+"""Samplers of the levels that they go through."""
+
+AT_ONE_LEVEL: dict[str, Callable[[float, int], Sampler]] = {
+    "langevin": lambda sigma, steps: Langevin(sigma, 0.1 * sigma**2, steps),
+    "mala": lambda sigma, steps: MALA(sigma, 0.1 * sigma**2, steps),
+}
+"""Samplers of the level at which they stay, and of their steps."""
+
+NAMES = (*ON_LEVELS, "adaptive-ode", *AT_ONE_LEVEL)
 
 
-def named(name: str, prior: Prior, steps: int = 100) -> Sampler:
-    """The sampler called `name` for this prior, over `steps` noise levels of its range, geometric.
+def named(name: str, prior: Prior, steps: int = 100, levels: str = "geometric") -> Sampler:
+    """The sampler called `name` for this prior.
 
     Args:
-        name: a key of NAMES. `predictor-corrector` corrects once after each ancestral step,
-            `annealed-langevin` takes 5 steps at each level, `langevin` takes `steps` steps of size
-            sigma^2 / 10 at the smallest level alone.
+        name: one of NAMES. `predictor-corrector` corrects once after each ancestral step,
+            `time-travel` walks each of them twice, `annealed-langevin` takes 5 steps at each
+            level; `langevin` and `mala` take `steps` steps of size sigma^2 / 10 at the smallest
+            level alone; `adaptive-ode` chooses its own steps.
         steps: noise levels; network calls are `.network_calls`.
+        levels: how they are spread over the prior's range, a key of `priors.GRIDS`.
     Raises:
         ValueError: an unknown name, with the known ones; steps below 1.
     """
@@ -52,4 +67,7 @@ def named(name: str, prior: Prior, steps: int = 100) -> Sampler:
         close = difflib.get_close_matches(str(name), NAMES, 1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(NAMES)}{hint}")
-    return NAMES[name](whole(steps, "steps"), prior.sigma_range)
+    held = grid(levels, whole(steps, "steps"), prior)
+    if name in AT_ONE_LEVEL:
+        return AT_ONE_LEVEL[name](prior.sigma_range[0], steps)
+    return ON_LEVELS[name](held, prior) if name in ON_LEVELS else AdaptiveODE(prior.sigma_range)

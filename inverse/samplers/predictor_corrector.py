@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import final
 
 import torch
@@ -12,7 +11,7 @@ from priors import Prior
 from priors.prior import event_size
 
 from .langevin import langevin_step, positive, whole
-from .sampler import Sampler
+from .sampler import Noise, Past, Sampler
 
 
 @final
@@ -48,7 +47,7 @@ class PredictorCorrector(Sampler):
         if not isinstance(predictor, Sampler):
             raise TypeError(f"predictor must be a Sampler, got {type(predictor).__name__}")
         name = type(predictor).__name__
-        if predictor.uses_history:
+        if predictor.memory > 0 and not predictor.stationary:
             raise ValueError(
                 f"{name} looks back at the step before, which a correction makes meaningless; "
                 "choose Ancestral, EulerMaruyama or Heun as predictor"
@@ -57,6 +56,11 @@ class PredictorCorrector(Sampler):
             raise ValueError(
                 f"{name} takes Langevin steps itself; choose Ancestral, EulerMaruyama or Heun as "
                 "predictor"
+            )
+        if predictor.adaptive or len(predictor.path) != len(predictor.levels):
+            raise ValueError(
+                f"{name} does not take one step between two levels; choose Ancestral, "
+                "EulerMaruyama or Heun as predictor"
             )
         self.predictor, self.levels = predictor, predictor.levels
         self.order = predictor.order
@@ -72,10 +76,8 @@ class PredictorCorrector(Sampler):
             held = held[: -self.corrections]
         return torch.cat([self.levels[:1], held])
 
-    @property
-    def network_calls(self) -> int:
-        corrected = len(self.path) - len(self.predictor.path)
-        return self.predictor.network_calls + corrected
+    def _calls(self, sigma: float, sigma_next: float) -> int:
+        return self.predictor._calls(sigma, sigma_next) if sigma_next < sigma else 1
 
     def _step(
         self,
@@ -83,11 +85,11 @@ class PredictorCorrector(Sampler):
         x: Tensor,
         sigma: float,
         sigma_next: float,
-        eps: Callable[[], Tensor],
-        before: tuple[float, Tensor] | None,
+        eps: Noise,
+        past: Past,
     ) -> tuple[Tensor, Tensor]:
         if sigma_next < sigma:
-            return self.predictor._step(prior, x, sigma, sigma_next, eps, None)
+            return self.predictor._step(prior, x, sigma, sigma_next, eps, ())
         score = prior.score(x, sigma)
         size = event_size(prior.event_shape)
         widest = size / (prior.scale**2 + sigma**2)

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from priors import Prior
+from priors import Prior, Schedule
 
 from ..randomness import NoiseStream
 
@@ -28,6 +29,7 @@ class Step:
         index, total: steps done, and steps in all.
         sigma: the noise level that x now has.
         x: (B, *event) the state; x0: the denoised state the step was made from.
+        history: with x and index all that a run needs to go on from here.
     """
 
     index: int
@@ -35,9 +37,16 @@ class Step:
     sigma: float
     x: Tensor
     x0: Tensor
+    history: tuple[Tensor, ...] = ()
 
 
 Callback = Callable[[Step], None]
+
+Past = tuple[tuple[float, Tensor], ...]
+"""(level, denoised image) of the steps before, the latest first."""
+
+Noise = Callable[..., Tensor]
+"""eps() draws a step's unit noise (B, *event); eps(1) is a second draw, for `draws` = 2."""
 
 
 class Sampler(ABC):
@@ -51,30 +60,36 @@ class Sampler(ABC):
     order: int
     """Power of the step size with which the law of the samples approaches the exact one."""
 
-    uses_history: bool = False
-    """Whether a step looks back at the denoised image of the step before."""
+    memory: int = 0
+    """How many denoised images of the steps before a step looks back at."""
+
+    draws: int = 1
+    """How many unit noises a step may draw."""
 
     stationary: bool = False
     """Whether it settles at each noise level, as Langevin steps do, before it goes to the next."""
+
+    adaptive: bool = False
+    """Whether it chooses its steps itself, so that its network calls are known after a run."""
 
     def __init__(self, levels: Tensor | Sequence[float]) -> None:
         self.levels = check_levels(levels)
 
     @property
     def path(self) -> Tensor:
-        """(S + 1,) the noise level before each step and after the last; it may stay at one."""
+        """(S + 1,) the noise level before each step and after the last; it may stay, or rise."""
         return self.levels
 
     @property
-    def network_calls(self) -> int:
-        """Network calls of one run, whatever the number of samples in its batch."""
-        return len(self.path) - 1
+    def network_calls(self) -> int | None:
+        """Network calls of one run, whatever the number of samples in its batch; those of the
+        last run, None before one, where only a run can tell (`adaptive`)."""
+        return sum(self._calls(a, b) for a, b in pairwise(self.path.tolist()))
 
     def settings(self) -> list[Any]:
         """All that tells this sampler from others, for `checkpoint.fingerprint`."""
-        known = sorted(vars(self).items())
-        inner = [(k, v.settings() if isinstance(v, Sampler) else v) for k, v in known]
-        return [type(self).__name__, inner]
+        known = sorted((k, v) for k, v in vars(self).items() if not k.startswith("_"))
+        return [type(self).__name__, [(name, _setting(value)) for name, value in known]]
 
     @torch.no_grad()
     def __call__(
@@ -86,7 +101,7 @@ class Sampler(ABC):
         start: Tensor | None = None,
         indices: Sequence[int] | None = None,
         first_step: int = 0,
-        history: Tensor | None = None,
+        history: tuple[Tensor, ...] = (),
         noise: NoiseStream | None = None,
         callback: Callback | None = None,
         dtype: torch.dtype = torch.float32,
@@ -100,8 +115,8 @@ class Sampler(ABC):
             seed, indices: sample j follows the stream (seed, indices[j]); by default 0 ... n - 1.
             start: (n, *event) state at path[first_step]; by default drawn from the prior at
                 the first level.
-            first_step, history: to go on from a state: steps already done, and the denoised x0
-                of the last of them.
+            first_step, history: to go on from a state: steps already done, and the `history` of
+                the last of them.
             noise: another source of noise, with `normal(step)`.
             callback: called after every step with a `Step`.
         Raises:
@@ -120,15 +135,16 @@ class Sampler(ABC):
         x = prior.initial(noise.normal(0), path[0]) if start is None else start
         bound = 1e6 * max(path[0], float(x.abs().max()))
         total = len(path) - 1
+        self._begin(n)
         for k in range(first_step, total):
             sigma, sigma_next = path[k], path[k + 1]
-            before = None if history is None else (path[k - 1], history)
-            eps = partial(noise.normal, k + 1)
-            x, x0 = self._step(prior, x, sigma, sigma_next, eps, before)
-            history = x0
+            past = tuple(zip(reversed(path[:k]), history, strict=False))
+            eps = partial(_draw, noise, 1 + self.draws * k)
+            x, x0 = self._step(prior, x, sigma, sigma_next, eps, past)
+            history = (x0, *history)[: self.memory]
             self._check(x, k, sigma_next, bound)
             if callback is not None:
-                callback(Step(k + 1, total, sigma_next, x, x0))
+                callback(Step(k + 1, total, sigma_next, x, x0, history))
         return x
 
     @abstractmethod
@@ -138,14 +154,20 @@ class Sampler(ABC):
         x: Tensor,
         sigma: float,
         sigma_next: float,
-        eps: Callable[[], Tensor],
-        before: tuple[float, Tensor] | None,
+        eps: Noise,
+        past: Past,
     ) -> tuple[Tensor, Tensor]:
         """x at sigma -> (x at sigma_next, the denoised x0).
 
-        eps() draws this step's unit noise; `before` is the level and the denoised x0 of the step
-        before, for multistep methods.
+        eps() draws this step's unit noise; `past` holds up to `memory` steps before this one.
         """
+
+    def _calls(self, sigma: float, sigma_next: float) -> int:
+        """Network calls of the step from sigma to sigma_next."""
+        return 1
+
+    def _begin(self, n: int) -> None:  # noqa: B027
+        """Called before the first step of a run of n samples, for samplers that keep a record."""
 
     def _check(self, x: Tensor, k: int, sigma: float, bound: float) -> None:
         bad = ~(x.abs().reshape(len(x), -1).amax(1) < bound)  # also true where not a number
@@ -165,3 +187,15 @@ def check_levels(levels: Tensor | Sequence[float]) -> Tensor:
     if bool((grid[1:] >= grid[:-1]).any()) or float(grid[-1]) < 0:
         raise ValueError(f"levels must strictly decrease to a last one >= 0, got {grid}")
     return grid
+
+
+def _draw(noise: NoiseStream, first: int, which: int = 0) -> Tensor:
+    return noise.normal(first + which)
+
+
+def _setting(value: Any) -> Any:
+    if isinstance(value, Sampler):
+        return value.settings()
+    if isinstance(value, Schedule):
+        return [type(value).__name__, sorted(vars(value).items())]
+    return value
