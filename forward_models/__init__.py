@@ -15,6 +15,7 @@ Every public name is reached from here: `forward_models.Blur`.
 from . import classifiers, imaging, linear, mri, noise, nonlinear, sensing, tomography
 from .affine import Affine
 from .classifiers import *
+from .energy import Energy
 from .forward_model import ForwardModel, TimeDependent
 from .imaging import *
 from .linear import *
@@ -29,6 +30,7 @@ from .tomography import *
 
 __all__ = [
     "Affine",
+    "Energy",
     "ForwardModel",
     "NoisedMeasurement",
     "Observation",
