@@ -4,9 +4,9 @@ loaded, and the denoiser beside the paper's formulas in float64.
     PYTHONPATH=.:tests python benchmarks/pretrained_adm_edm.py [NAME ...]
 
 Prints for every configuration its millions of weights, the side of the image, the seconds that
-`load` takes, and the relative difference of D - x, which is all that the network adds. Images are
-the smallest on which every layer has more than one pixel, for time; the networks take any size. The
-largest need 10 GB of memory.
+`load` takes, and the relative difference of D - x, which is all that the network adds. Images of up
+to 64 x 64 have their published side; those of larger networks, which take any size, have 64, or the
+smallest at which every layer has more than one pixel. The largest need 10 GB of memory.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ from priors.pretrained.edm_settings import PUBLISHED as EDM
 
 Denoiser = Callable[[Tensor], Tensor]
 LABEL = 7
+
+
+def side_of(published: int, levels: int) -> int:
+    """The side of the images that a network of so many levels is compared on."""
+    return min(published, max(64, 2**levels))
 
 
 @torch.no_grad()
@@ -69,7 +74,8 @@ def adm(name: str) -> None:
         x_t = x / (1 + sigma**2).sqrt()
         return x - sigma * test_adm.reference(state, flags, x_t, step, label)[:, :3]
 
-    compare(name, state, 2 ** len(test_adm.ratios(flags)), label, sigma, D)
+    side = side_of(flags["image_size"], len(test_adm.ratios(flags)))
+    compare(name, state, side, label, sigma, D)
 
 
 def edm(name: str) -> None:
@@ -83,7 +89,8 @@ def edm(name: str) -> None:
     def D(x: Tensor) -> Tensor:
         return edm_reference.denoised(state, settings, x, sigma, label)
 
-    compare(name, state, 2 ** len(settings["channel_mult"]), label, sigma, D)
+    side = side_of(settings["img_resolution"], len(settings["channel_mult"]))
+    compare(name, state, side, label, sigma, D)
 
 
 if __name__ == "__main__":
