@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -131,14 +131,8 @@ class Prior(ABC):
         with torch.enable_grad():
             leaf = x if x.requires_grad else x.detach().requires_grad_()
             x0 = self._denoise(leaf, sigma)
-
         # Where the caller differentiates through x, the products are differentiable too.
-        nested = x.requires_grad
-
-        def product(v: Tensor) -> Tensor:
-            (jacobian_v,) = torch.autograd.grad(x0, leaf, v, retain_graph=True, create_graph=nested)
-            return sigma**2 * jacobian_v
-
+        product = JacobianProduct(x0, leaf, sigma**2, nested=x.requires_grad)
         return (x0 if x.requires_grad else x0.detach()), product
 
     def check_input(self, x: Tensor) -> None:
@@ -177,6 +171,47 @@ def _shown(fact: Any) -> str:
     if isinstance(fact, type):
         return fact.__name__
     return f"{fact:.4g}" if isinstance(fact, float) else f"{fact!r:.60}"
+
+
+@final
+class JacobianProduct:
+    """v -> sigma^2 J^T v with J = dD/dx of one recorded denoising.
+
+    Args:
+        x0, leaf: (B, *event) the denoised image with its graph, and the x that it starts from.
+        variance: sigma^2, (B, 1, ..., 1).
+        nested: whether the products are to be differentiable in x.
+
+    Attributes:
+        batched: whether `many` asks for several products in one pass through the graph. That
+            saves launches on accelerators; on a processor one after the other is as fast and
+            takes less memory.
+    """
+
+    def __init__(self, x0: Tensor, leaf: Tensor, variance: Tensor, nested: bool) -> None:
+        self._x0, self._leaf, self._variance, self._nested = x0, leaf, variance, nested
+        self.batched = x0.device.type != "cpu"
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return self._variance * self._pull(v)
+
+    def many(self, v: Tensor) -> Tensor:
+        """The products of P batches, (P, B, *event); one after the other where the network holds
+        an operation that cannot be batched."""
+        if self.batched:
+            try:
+                return self._variance * self._pull(v, is_grads_batched=True)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:
+                self.batched = False
+        return torch.stack([self(row) for row in v])
+
+    def _pull(self, v: Tensor, **options: bool) -> Tensor:
+        (pulled,) = torch.autograd.grad(
+            self._x0, self._leaf, v, retain_graph=True, create_graph=self._nested, **options
+        )
+        return pulled
 
 
 def event_size(event_shape: tuple[int, ...]) -> int:

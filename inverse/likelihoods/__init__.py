@@ -1,8 +1,12 @@
 """p_sigma(y | x) from p(y | x0): exact where it is given, approximated where it is not."""
 
+from .absorbed import Absorbed
 from .annealed import ScoreALD
+from .covariance import AssumedCovariance
 from .exact import Exact
-from .gaussian_lift import GaussianLift, Isotropic, Tweedie, Zero
+from .fixed_prior import FixedPrior
+from .gaussian_lift import GaussianLift
+from .isotropic import Isotropic, Tabulated, Zero
 from .likelihood import Cost, Likelihood, Moments
 from .linearised_lift import LinearisedLift
 from .loss_guidance import TrainingFree
@@ -10,10 +14,16 @@ from .monte_carlo_lift import MonteCarloLift
 from .plug_in import NormalizedPlugIn, PlugIn
 from .reverse_runs import ReverseRunLift
 from .scaled import Scaled
+from .sigma_points import SigmaPointLift
+from .tweedie import DiagonalTweedie, Tweedie
 
 __all__ = [
+    "Absorbed",
+    "AssumedCovariance",
     "Cost",
+    "DiagonalTweedie",
     "Exact",
+    "FixedPrior",
     "GaussianLift",
     "Isotropic",
     "Likelihood",
@@ -25,6 +35,8 @@ __all__ = [
     "ReverseRunLift",
     "Scaled",
     "ScoreALD",
+    "SigmaPointLift",
+    "Tabulated",
     "TrainingFree",
     "Tweedie",
     "Zero",

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from priors import Prior
@@ -53,6 +54,11 @@ class Moments:
             raise RuntimeError("this likelihood did not declare needs_covariance")
         return self.product(v)
 
+    def covariances(self, v: Tensor) -> Tensor:
+        """Cov[x0 | x] v_p for P batches v, (P, B, *event); P products, at once where that pays."""
+        many = getattr(self.product, "many", None)
+        return torch.stack([self.covariance(row) for row in v]) if many is None else many(v)
+
 
 class Likelihood(ABC):
     """A forward model and its measurement at every noise level.
@@ -83,6 +89,11 @@ class Likelihood(ABC):
     def cost(self) -> Cost:
         """What `shift` costs where the denoiser is a network."""
         return Cost(products=1 if self.needs_covariance else 0)
+
+    @property
+    def density_cost(self) -> Cost:
+        """What `log_likelihood` adds to that, in `evaluate`; alone it costs no more than both."""
+        return Cost()
 
     def exact_at(self, sigma: float) -> bool:
         """Whether unguided steps from this noise level carry p_sigma(x) exp(log_likelihood) to the

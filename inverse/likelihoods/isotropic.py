@@ -1,0 +1,160 @@
+"""C = c(sigma) I: the denoised image is off by as much everywhere."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from priors import Prior
+
+from .covariance import AssumedCovariance
+from .likelihood import Moments
+from .linear_system import Measured
+from .solution import Solution
+
+
+class Homogeneous(AssumedCovariance):
+    """C = c(sigma) I.
+
+    Solved by the operator: in closed form where it has a singular value decomposition or A A^T is
+    diagonal, else by conjugate gradients. log det(S + c A A^T) = log det S + sum_i log(1 + c
+    theta_i) over the eigenvalues theta of S^(-1/2) A A^T S^(-1/2), found once; see `spectrum_of`
+    for when they are exact. No product with the network's Jacobian.
+    """
+
+    @abstractmethod
+    def variance(self, sigma: Tensor) -> Tensor:
+        """c, shaped as sigma."""
+
+    def solve(self, moments: Moments, measured: Measured, r: Tensor, density: bool) -> Solution:
+        c = self.variance(moments.sigma).flatten()
+        v = measured.solve(r, c)
+        return Solution(v, (r * v).sum(1), log_det=measured.log_det(c) if density else None)
+
+    def product(self, moments: Moments, u: Tensor) -> Tensor:
+        return self.variance(moments.sigma) * u
+
+
+@final
+@dataclass(frozen=True)
+class Zero(Homogeneous):
+    """C = 0: the denoised image is taken for the truth; p(y | D) with the true sigma_y.
+
+    Stiff wherever sigma |A| is not small beside sigma_y.
+
+    Paper: Chung et al., "Diffusion Posterior Sampling", 2023, https://arxiv.org/abs/2209.14687
+    """
+
+    assumable = False
+
+    def variance(self, sigma: Tensor) -> Tensor:
+        return torch.zeros_like(sigma)
+
+
+@final
+@dataclass(frozen=True)
+class Isotropic(Homogeneous):
+    """c = scale sigma^2 s^2 / (sigma^2 + s^2), s the prior's standard deviation.
+
+    Exact if the prior is N(m, s^2 I) and scale = 1. With s = infinity, c = scale sigma^2.
+
+    Papers: Song et al., "Pseudoinverse-Guided Diffusion Models", 2023,
+    https://openreview.net/forum?id=9_gsMA8MRKQ; Zhu et al., "DiffPIR", 2023,
+    https://arxiv.org/abs/2305.08995 (scale = 1 / lambda, s infinite, without the Jacobian)
+    """
+
+    s: float = math.inf
+    scale: float = 1.0
+
+    def variance(self, sigma: Tensor) -> Tensor:
+        if math.isinf(self.s):
+            return self.scale * sigma**2
+        return self.scale * sigma**2 * self.s**2 / (sigma**2 + self.s**2)
+
+
+@final
+class Tabulated(Homogeneous):
+    """c(sigma) = E|x0 - D(x0 + sigma eps)|^2 / n, the prior's own denoising error, from a table.
+
+    Of all isotropic covariances the one that maximises the likelihood of x0 given x. Between the
+    levels log c is linear in log sigma; below them c falls as sigma^2, above them it stays.
+
+    Args:
+        levels, errors: sigma and c, two sequences of positive numbers, levels increasing; `measure`
+            makes them.
+
+    Raises ValueError for others.
+
+    Paper: Peng et al., "Improving Diffusion Models for Inverse Problems Using Optimal Posterior
+    Covariance", 2024, https://arxiv.org/abs/2402.02149
+    """
+
+    def __init__(self, levels: Tensor, errors: Tensor) -> None:
+        sigma, c = (torch.as_tensor(t, dtype=torch.float64).cpu() for t in (levels, errors))
+        if sigma.ndim != 1 or sigma.shape != c.shape or not len(sigma):
+            raise ValueError(
+                f"levels and errors must be two lists of equal length, got {tuple(sigma.shape)} "
+                f"and {tuple(c.shape)}"
+            )
+        good = torch.isfinite(sigma).all() and torch.isfinite(c).all()
+        if not good or sigma.min() <= 0 or c.min() <= 0 or (sigma.diff() <= 0).any():
+            raise ValueError("levels must be positive and increasing, errors positive, all finite")
+        self.levels, self.errors = sigma, c
+
+    @classmethod
+    @torch.no_grad()
+    def measure(
+        cls,
+        prior: Prior,
+        levels: Tensor,
+        images: Tensor | None = None,
+        *,
+        generator: torch.Generator,
+        count: int = 64,
+        batch: int = 16,
+    ) -> Tabulated:
+        """The table of a prior at given noise levels, one network call for each image and level.
+
+        Args:
+            prior: any prior.
+            levels: noise levels, increasing, data units.
+            images: clean images (N, *event), data units, that the prior was not trained on; by
+                default `count` exact draws, for priors that have a `sample`.
+            generator: of the noise and of those draws.
+            batch: images in one network call.
+        Raises ValueError if there are neither images nor exact draws.
+        """
+        if images is None:
+            if not hasattr(prior, "sample"):
+                raise ValueError(
+                    f"{type(prior).__name__} has no exact draws: give clean images (N, *event)"
+                )
+            images = prior.sample(count, generator)
+        prior.check_input(images)
+        errors = []
+        for sigma in torch.as_tensor(levels).tolist():
+            total = 0.0
+            for x0 in images.split(batch):
+                eps = torch.randn(
+                    x0.shape, generator=generator, dtype=x0.dtype, device=generator.device
+                )
+                D = prior.denoise(x0 + sigma * eps.to(x0.device), sigma)
+                total += float((x0 - D).double().square().sum())
+            errors.append(total / images.numel())
+        return cls(torch.as_tensor(levels), torch.tensor(errors, dtype=torch.float64))
+
+    def variance(self, sigma: Tensor) -> Tensor:
+        x, knots, values = (t.log() for t in (sigma.double().cpu(), self.levels, self.errors))
+        log_c = values[0] + 2 * (x - knots[0]).clamp(max=0)
+        if len(knots) > 1:
+            x = x.clamp(float(knots[0]), float(knots[-1]))
+            right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
+            share = (x - knots[right - 1]) / (knots[right] - knots[right - 1])
+            inside = values[right - 1] + share * (values[right] - values[right - 1])
+            log_c = log_c + inside - values[0]
+        return log_c.exp().to(sigma)
