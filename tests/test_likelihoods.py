@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from likelihood_cases import CASES, AsNetwork, mixture, moments
@@ -13,6 +15,7 @@ from forward_models import (
     Blur,
     ForwardModel,
     Gaussian,
+    Identity,
     Inpainting,
     LinearGaussian,
     MatrixOperator,
@@ -81,7 +84,7 @@ def test_the_shift_is_the_gradient_of_the_log_likelihood(case, sigma):
         shift = likelihood.shift(moments(prior, x, sigma))
         if case.gradient in claimed:
             torch.testing.assert_close(shift, sigma**2 * gradient, rtol=1e-6, atol=1e-9)
-        elif prior is gaussian:
+        elif prior is gaussian and sigma == 2.0:  # at small ones they may meet
             assert case.why
             assert float((shift - sigma**2 * gradient).norm() / shift.norm()) > 1e-3
 
@@ -131,7 +134,7 @@ def test_the_cost_is_what_is_spent(case):
 
 
 @every_case
-@pytest.mark.parametrize("kind", ["image", "complex"])
+@pytest.mark.parametrize("kind", ["image", "complex", "scalar"])
 def test_measurements_of_any_shape_and_field(case, kind):
     """Images, and complex values, give the same as the real matrix and vector they stand for."""
     g = torch.Generator().manual_seed(2)
@@ -140,6 +143,10 @@ def test_measurements_of_any_shape_and_field(case, kind):
         matrix = operator(torch.eye(20, dtype=DOUBLE).reshape(20, 1, 4, 5)).reshape(20, 20).T
         y = torch.randn(1, 1, 4, 5, generator=g, dtype=DOUBLE)
         flat, event = y.flatten(1), (1, 4, 5)
+    elif kind == "scalar":
+        operator, matrix = Identity(), torch.eye(1, dtype=DOUBLE)
+        y = torch.randn(1, generator=g, dtype=DOUBLE)
+        flat, event = y[:, None], ()
     else:
         A = torch.randn(5, 20, generator=g, dtype=torch.complex128) / 3
         operator = MatrixOperator(A) @ RealToComplex()
@@ -147,17 +154,18 @@ def test_measurements_of_any_shape_and_field(case, kind):
         y = torch.randn(1, 5, generator=g, dtype=torch.complex128)
         flat, event = torch.view_as_real(y).flatten(1), (20,)
     x = torch.randn(2, *event, generator=g, dtype=DOUBLE)
-    root = torch.randn(20, 20, generator=g, dtype=DOUBLE)
-    covariance = root @ root.T / 20 + 0.1 * torch.eye(20, dtype=DOUBLE)
+    n = math.prod(event)
+    root = torch.randn(n, n, generator=g, dtype=DOUBLE)
+    covariance = root @ root.T / n + 0.1 * torch.eye(n, dtype=DOUBLE)
     shaped = priors.Gaussian(torch.zeros(event, dtype=DOUBLE), covariance)
-    plain = priors.Gaussian(torch.zeros(20, dtype=DOUBLE), covariance)
+    plain = priors.Gaussian(torch.zeros(n, dtype=DOUBLE), covariance)
     given = case.make(LinearGaussian(operator, 0.3), y)
     stood_for = case.make(LinearGaussian(MatrixOperator(matrix), 0.3), flat)
     for sigma in (0.03, 0.7):
         a = given.evaluate(moments(shaped, x, sigma))
-        b = stood_for.evaluate(moments(plain, x.flatten(1), sigma))
+        b = stood_for.evaluate(moments(plain, x.reshape(2, n), sigma))
         tolerance = max(case.tolerance, 1e-7)
-        torch.testing.assert_close(a[0].flatten(1), b[0], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(a[0].reshape(2, n), b[0], rtol=tolerance, atol=tolerance)
         torch.testing.assert_close(a[1], b[1], rtol=tolerance, atol=tolerance)
 
 

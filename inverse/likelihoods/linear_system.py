@@ -110,7 +110,7 @@ class Measured:
 
     def pack(self, y: Tensor) -> Tensor:
         """(B, *measurement) to (B, M)."""
-        flat = (torch.view_as_real(y.resolve_conj()) if self._complex else y).flatten(1)
+        flat = (torch.view_as_real(y.resolve_conj()) if self._complex else y).reshape(len(y), -1)
         return flat if self._kept is None else flat[:, self._kept]
 
     def unpack(self, u: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class LinearisedLift(Likelihood):
         residual = root * (mean - f.apply(D))
 
         def pack(y: Tensor) -> Tensor:
-            return (torch.view_as_real(y) if y.is_complex() else y).flatten(1)
+            return (torch.view_as_real(y) if y.is_complex() else y).reshape(len(y), -1)
 
         def unpack(u: Tensor) -> Tensor:
             if not residual.is_complex():

@@ -148,6 +148,8 @@ class NormalizedPlugIn(Likelihood):
     def _norm(self, moments: Moments) -> float:
         if self._operator_norm is None:
             shape = tuple(moments.x.shape[1:])
+            if not shape:  # of one number A is its own norm
+                return float(self.model.operator.apply(torch.ones_like(moments.x[:1])).abs())
             self._operator_norm = self.model.operator.norm(shape, iterations=50, tolerance=1e-3)
         return self._operator_norm
 

@@ -128,7 +128,7 @@ class SigmaPointLift(Likelihood):
     def _products(self, moments: Moments, basis: Tensor) -> Tensor:
         """C Q, (B, n, R), for Q (B, n, R)."""
         many = moments.covariances(basis.movedim(2, 0).reshape(-1, *moments.x0.shape))
-        return many.flatten(2).movedim(0, 2)
+        return many.reshape(*many.shape[:2], -1).movedim(0, 2)
 
     @property
     def cost(self) -> Cost:
@@ -140,4 +140,4 @@ class SigmaPointLift(Likelihood):
 
 def _real(z: Tensor, batch: int) -> Tensor:
     """Real coordinates of the values of z, whose first `batch` axes stay."""
-    return (torch.view_as_real(z) if z.is_complex() else z).flatten(batch)
+    return (torch.view_as_real(z) if z.is_complex() else z).reshape(*z.shape[:batch], -1)

@@ -13,8 +13,10 @@ from torch import Tensor
 from .linear_system import LinearSystem
 from .spectrum import quadrature, random_signs
 
+Product = Callable[[Tensor], Tensor]
+"""v -> C v, (B, *event)."""
 Products = Callable[[Tensor], Tensor]
-"""v -> C v for P batches at once, (P, B, *event)."""
+"""The same for P batches at once, (P, B, *event)."""
 
 
 @final
@@ -42,14 +44,6 @@ class Solution:
         return -(self.quadratic + self.log_det + self.v.shape[1] * math.log(2 * math.pi)) / 2
 
 
-def whitened(system: LinearSystem, products: Products, u: Tensor) -> tuple[Tensor, Tensor]:
-    """C A^T S^(-1/2) u, (P, B, *event), and G u, for u (P, B, M)."""
-    root = system.noise.sqrt()
-    P, B = u.shape[:2]
-    spread = products(system.adjoint((u / root).flatten(0, 1)).unflatten(0, (P, B)))
-    return spread, system.apply(spread.flatten(0, 1)).unflatten(0, (P, B)) / root
-
-
 def assembled(system: LinearSystem, products: Products, r: Tensor) -> Solution:
     """By the dense matrix: M products, a Cholesky decomposition, and no second solve.
 
@@ -57,15 +51,17 @@ def assembled(system: LinearSystem, products: Products, r: Tensor) -> Solution:
     eigenvalues are not let below 0, so that no measurement counts as finer than its noise.
     """
     B, M = r.shape
+    root = system.noise.sqrt()
     eye = torch.eye(M, dtype=r.dtype, device=r.device)
-    spread, G = whitened(system, products, eye[:, None].expand(M, B, M))
-    G = G.movedim(0, 2)
+    # Row m of the identity for each sample: (M, B, ...) all the way.
+    units = (eye / root)[:, None].expand(M, B, M)
+    spread = products(system.adjoint(units.flatten(0, 1)).unflatten(0, (M, B)))
+    G = system.apply(spread.flatten(0, 1)).unflatten(0, (M, B)).movedim(0, 2) / root[:, None]
     G = (G + G.mT) / 2
     with torch.no_grad():
         values, vectors = torch.linalg.eigh(G)
-        lift = (vectors * (-values).clamp(min=0)[:, None]) @ vectors.mT
-    L = torch.linalg.cholesky(eye + G + lift)
-    root = system.noise.sqrt()
+        floor = (vectors * (-values).clamp(min=0)[:, None]) @ vectors.mT
+    L = torch.linalg.cholesky(eye + G + floor)
     w = torch.cholesky_solve((r / root)[..., None], L)[..., 0]
     pulled = torch.einsum("mb...,bm->b...", spread, w)
     log_det = system.log_det_noise() + 2 * L.diagonal(dim1=1, dim2=2).log().sum(1)
@@ -73,23 +69,28 @@ def assembled(system: LinearSystem, products: Products, r: Tensor) -> Solution:
 
 
 def log_det(
-    system: LinearSystem, products: Products, like: Tensor, probes: int, steps: int
+    system: LinearSystem, product: Product, like: Tensor, probes: int, steps: int
 ) -> Tensor:
-    """log det(S + A C A^T), (B,), by stochastic Lanczos quadrature: probes * steps products."""
+    """log det(S + A C A^T), (B,), by stochastic Lanczos quadrature: probes * steps products.
+
+    `like` is any (B, M).
+    """
     B, M = like.shape
-    z = random_signs(probes, like, M)[:, None].expand(probes, B, M).flatten(0, 1)
+    root = system.noise.sqrt()
 
     def G(u: Tensor) -> Tensor:
-        return whitened(system, products, u.unflatten(0, (probes, B)))[1].flatten(0, 1)
+        return system.apply(product(system.adjoint(u / root))) / root
 
-    nodes, weights = quadrature(G, z, min(steps, M))
-    traces = (weights * torch.log1p(nodes)).sum(1).unflatten(0, (probes, B))
-    return system.log_det_noise() + traces.mean(0)
+    total = torch.zeros_like(like[:, 0])
+    for z in random_signs(probes, like, M):
+        nodes, weights = quadrature(G, z.expand(B, M), min(steps, M))
+        total = total + (weights * torch.log1p(nodes)).sum(1)
+    return system.log_det_noise() + total / probes
 
 
 def krylov(
     system: LinearSystem,
-    product: Callable[[Tensor], Tensor],
+    product: Product,
     r: Tensor,
     iterations: int,
     tolerance: float,

@@ -86,7 +86,7 @@ class Tweedie(AssumedCovariance):
         if not density:
             return found
         effort = (PROBES, STEPS) if moments.exact else (self.probes, self.steps)
-        determinant = log_det(system, moments.covariances, r, *effort)
+        determinant = log_det(system, moments.covariance, r, *effort)
         return Solution(found.v, found.quadratic, found.pulled, determinant)
 
     def assembles(self, size: int) -> bool:
