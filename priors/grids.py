@@ -72,8 +72,8 @@ def levels_of(scheduler: Any, steps: int, prior: Prior) -> Tensor:
 
     The scheduler is asked for `steps` inference steps (a copy of it; the caller's is untouched),
     and its times turned into levels by its law of the noise, as `priors.load` does. Each level
-    counts once, where a scheduler of second order names it twice; levels outside of the prior's
-    range are held at its ends. So there may be fewer or more than steps + 1.
+    counts once, where a scheduler of second order names it twice or nearly so; levels outside of
+    the prior's range are held at its ends. So there may be fewer or more than steps + 1.
 
     Args:
         scheduler: any that `priors.load` reads, such as `DDIMScheduler` or
@@ -99,7 +99,7 @@ def levels_of(scheduler: Any, steps: int, prior: Prior) -> Tensor:
     low, high = prior.sigma_range
     levels = (own.cpu() * unit_of(prior)).clamp(low, high).sort(descending=True).values
     distinct = torch.ones(len(levels), dtype=torch.bool)
-    distinct[1:] = levels[1:] < levels[:-1] * (1 - 1e-5)
+    distinct[1:] = levels[1:] < levels[:-1] * (1 - 3e-4)
     return torch.cat([levels[distinct], levels.new_zeros(1)])
 
 

@@ -30,8 +30,8 @@ class MALA(Sampler):
     derivative of log p_sigma along it, so by O(a^(3/2)) for one step. Like Langevin it does not
     mix between separated modes. One network call for each proposal, and one for the start.
 
-    `acceptance` holds each sample's share of accepted proposals in the last run, of those made
-    since a restart where it was one; near 0.57 is best in many dimensions.
+    `acceptance` holds each sample's share of accepted proposals in the last run (of the last batch
+    in `inverse.sample`; since the restart in a resumed run); about 0.57 is best in many dimensions.
 
     Args:
         sigma: the noise level, data units, > 0; the samples follow p_sigma, noise included.

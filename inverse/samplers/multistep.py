@@ -27,7 +27,7 @@ class Multistep(Sampler):
     exact for a denoiser that is the polynomial D(s) through the denoised images of this step and
     of the `order` - 1 before; order 2 takes D(1/2) for the mean of a line, as is published. eta = 0
     is DPM-Solver++(2M) and (3M), eta = 1 their SDE versions. For the term of second degree in 3M
-    the published code takes half of the integral, which leaves it at order 2; here it is whole.
+    diffusers' code takes half of the integral, which leaves it at order 2; here it is whole.
 
     Order 2, and 3 with eta = 0: with eta > 0 the noise between the images looked back at holds
     3M at order 2. The first steps have fewer images, so lower orders: the first one's error is
