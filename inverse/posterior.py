@@ -146,10 +146,9 @@ class Posterior(Prior):
         """`guided` and `log_likelihood` from one network call: what particles are weighed by."""
         self.check_input(x)
         moments = self._moments(x, self.check_sigma(sigma, x))
-        if not bool(torch.isfinite(moments.x0).all()):
-            # Nothing can be solved for; whoever runs this says at which step it happened.
-            lost = torch.full_like(moments.x0, math.nan)
-            return moments.x0, lost, lost.reshape(len(lost), -1)[:, 0]
+        if _lost(moments):
+            nowhere = torch.full_like(moments.x0, math.nan)
+            return moments.x0, nowhere, nowhere.reshape(len(nowhere), -1)[:, 0]
         shifts, values = zip(*(li.evaluate(moments) for li in self.likelihoods), strict=True)
         return moments.x0, sum(shifts[1:], shifts[0]), sum(values[1:], values[0])
 
@@ -200,8 +199,16 @@ class Posterior(Prior):
         return moments.x0 + self._shift(moments)
 
     def _shift(self, moments: Moments) -> Tensor:
+        if _lost(moments):
+            return torch.full_like(moments.x0, math.nan)
         shifts = [likelihood.shift(moments) for likelihood in self.likelihoods]
         return sum(shifts[1:], shifts[0])
+
+
+def _lost(moments: Moments) -> bool:
+    """Whether the denoised image is no number: nothing can be solved for then, and whoever runs
+    the posterior says at which step it happened."""
+    return not bool(torch.isfinite(moments.x0).all())
 
 
 def condition(

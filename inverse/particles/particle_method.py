@@ -215,6 +215,11 @@ class ParticleMethod(ABC):
             )
 
 
+def weighed(log_w: Tensor, log_ratio: Tensor) -> Tensor:
+    """log_w + log_ratio; a particle of weight zero keeps it, whatever its ratio became."""
+    return torch.where(log_w == -math.inf, log_w, log_w + log_ratio)
+
+
 class Walk:
     """A posterior seen by n particles: evaluated in micro-batches, each with its rows of y."""
 

@@ -9,7 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .particle_method import ParticleMethod, State, Walk
+from .particle_method import ParticleMethod, State, Walk, weighed
 
 
 @final
@@ -63,7 +63,7 @@ class TwistedFilter(ParticleMethod):
         if sigma_next == 0:
             if walk.posterior.exact_at(sigma):
                 return {"x": x0}
-            return {"x": x0, "log_w": log_w + walk.log_likelihood(x0) - log_g}
+            return {"x": x0, "log_w": weighed(log_w, walk.log_likelihood(x0) - log_g)}
         c = self.eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
         kept = math.sqrt(max(sigma_next**2 - c**2, 0.0)) / sigma
         ahead = x0
@@ -76,5 +76,5 @@ class TwistedFilter(ParticleMethod):
         # log p - log q of two Gaussians that differ in their mean alone.
         step = -(drift * z / c + (drift / c).square() / 2).flatten(1).sum(1)
         seen = walk.look(x_next, sigma_next)
-        return {"x": x_next, "log_w": log_w + step + seen.log_g - log_g, "log_g": seen.log_g,
+        return {"x": x_next, "log_w": weighed(log_w, step + seen.log_g - log_g), "log_g": seen.log_g,
                 "x0": seen.x0, "before": x0, "shift": seen.shift}  # fmt: skip

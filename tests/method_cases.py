@@ -1,0 +1,87 @@
+"""Small posteriors that every named method is put to: the first of them that it can sample.
+
+A method joins by being registered; nothing is added here.
+"""
+
+from __future__ import annotations
+
+import torch
+from problems import DOUBLE, Component, problem
+
+import inverse
+import priors
+from forward_models import ForwardModel, LinearGaussian
+from inverse.posterior import Posterior
+
+
+class Opaque(priors.Prior):
+    """A prior known through its denoiser alone, as a network is."""
+
+    def __init__(self, prior: priors.Prior) -> None:
+        self.inner = prior
+        self.event_shape, self.sigma_range = prior.event_shape, prior.sigma_range
+        self.scale = prior.scale
+
+    def _denoise(self, x, sigma):
+        return self.inner.denoise(x, sigma.flatten())
+
+
+class Wave(ForwardModel):
+    """y = sin(x) + noise, evaluated and never differentiated."""
+
+    event_shape = measurement_shape = (6,)
+    differentiable = False
+
+    def log_likelihood(self, y, x):
+        normal = torch.distributions.Normal(x.detach().sin(), 0.3)
+        return normal.log_prob(y).sum(1)
+
+    def simulate(self, x, generator=None):
+        return x.sin() + 0.3 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+
+def linear(prior: priors.Prior | None = None) -> Posterior:
+    known, model, y, _ = problem()
+    return inverse.condition(known if prior is None else prior, model, y)
+
+
+def opaque() -> Posterior:
+    known, model, y, _ = problem()
+    return inverse.condition(Opaque(known), model, y)
+
+
+def image() -> Posterior:
+    """A picture of two channels behind a blur, so that nothing leans on a flat event."""
+    from forward_models import Blur, gaussian_kernel
+
+    prior = Opaque(priors.Gaussian(torch.zeros(2, 6, 6, dtype=DOUBLE), 0.5))
+    g = torch.Generator().manual_seed(0)
+    model = LinearGaussian(Blur(gaussian_kernel(1.0, 3), "circular"), 0.3)
+    y = torch.randn(1, 2, 6, 6, generator=g, dtype=DOUBLE)
+    return inverse.condition(prior, model, y)
+
+
+def black_box() -> Posterior:
+    known, _, _, _ = problem()
+    return inverse.condition(Opaque(known), Wave(), torch.full((6,), 0.4, dtype=DOUBLE))
+
+
+def classes() -> Posterior:
+    means = torch.tensor([[-3.0, 0.0], [3.0, 0.5]], dtype=DOUBLE)
+    mixture = priors.Mixture(means, 0.2, torch.tensor([0.3, 0.7], dtype=DOUBLE))
+    return inverse.condition(Opaque(mixture), Component(mixture), 0)
+
+
+POSTERIORS = {
+    "linear": linear,
+    "opaque": opaque,
+    "image": image,
+    "black box": black_box,
+    "classes": classes,
+}
+
+
+def able(name: str) -> list[str]:
+    """The posteriors that the method can sample."""
+    method = inverse.recipes.find(name)
+    return [key for key, make in POSTERIORS.items() if method.refusal(make()) is None]

@@ -1,0 +1,182 @@
+"""The contract of every named method: seeds, batches, counts, restarts, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from method_cases import POSTERIORS, able
+from problems import problem
+
+import inverse
+import priors
+from forward_models import LinearGaussian
+from inverse.particles import ParticleMethod
+from inverse.recipes import find
+from inverse.samplers import DivergenceError
+
+METHODS = [m.name for m in inverse.methods()]
+PAIRS = [(name, key) for name in METHODS for key in able(name)]
+WALKING = [(name, key) for name, key in PAIRS if name != "exact" or key == "classes"]
+every_pair = pytest.mark.parametrize(("name", "key"), PAIRS)
+every_walk = pytest.mark.parametrize(("name", "key"), WALKING)
+every_method = pytest.mark.parametrize("name", METHODS)
+
+STEPS = 6
+
+
+def run(posterior, name: str, **options):
+    return inverse.sample(
+        posterior, **{"n": 6, "method": name, "steps": STEPS, "seed": 3, **options}
+    )
+
+
+def of_particles(posterior, name: str) -> bool:
+    return isinstance(find(name).recipe(posterior, STEPS).sampler, ParticleMethod)
+
+
+@every_method
+def test_there_is_a_posterior_that_it_samples(name):
+    assert able(name)
+
+
+@every_method
+def test_its_label_is_whole(name):
+    method = find(name)
+    assert method.paper.count("https://") == 1
+    assert method.cost
+    assert method.needs
+    assert method.exact_when
+    assert method.family in {"exact", "guidance", "splitting", "particles", "variational"}
+    assert all(value is not None for value in (method.steps, method.asks))
+
+
+@every_pair
+def test_shapes_dtype_and_finite_values(name, key):
+    posterior = POSTERIORS[key]()
+    state = torch.get_rng_state()
+    samples = run(posterior, name)
+    assert torch.equal(state, torch.get_rng_state())
+    assert samples.x.shape == (6, *posterior.event_shape)
+    assert samples.x.isfinite().all()
+    assert not samples.x.requires_grad
+    assert samples.diagnostics["method"] == name
+    if samples.weights is not None:
+        assert samples.weights.sum().item() == pytest.approx(1)
+
+
+@every_pair
+def test_samples_follow_the_seed_and_not_the_batch(name, key):
+    posterior = POSTERIORS[key]()
+    whole = run(posterior, name)
+    for batch in (1, 4):
+        part = run(posterior, name, batch=batch)
+        torch.testing.assert_close(part.x, whole.x)
+        if whole.weights is not None:
+            torch.testing.assert_close(part.weights, whole.weights)
+    if not of_particles(posterior, name):
+        torch.testing.assert_close(run(posterior, name, n=2).x, whole.x[:2])
+    assert not torch.allclose(run(posterior, name, seed=4).x, whole.x)
+
+
+@every_walk
+def test_network_calls_and_products_are_the_stated_ones(name, key):
+    posterior = POSTERIORS[key]()
+    recipe = find(name).recipe(posterior, STEPS)
+    spent = run(posterior, name).diagnostics
+    cost = recipe.prior.cost if hasattr(recipe.prior, "cost") else None
+    calls = recipe.sampler.network_calls
+    further = 0 if cost is None else cost.network_calls
+    assert spent["network_calls"] == calls * (1 + further)
+    if not find(name).jacobian:
+        assert spent["jacobian_products"] == 0
+    elif cost is not None:
+        assert spent["jacobian_products"] <= calls * cost.products
+
+
+@every_walk
+def test_an_interrupted_run_goes_on_bit_for_bit(name, key, tmp_path):
+    posterior = POSTERIORS[key]()
+    whole = run(posterior, name, batch=4)
+
+    class KilledError(Exception):
+        pass
+
+    total = []
+    run(posterior, name, batch=4, callback=lambda step: total.append(step.total))
+
+    for kill in sorted({1, total[0] // 2, total[0]}):
+
+        def stop(step, kill=kill):
+            if step.index == kill:
+                raise KilledError
+
+        folder = tmp_path / str(kill)
+        with pytest.raises(KilledError):
+            run(posterior, name, batch=4, checkpoint=folder, callback=stop)
+        resumed = run(posterior, name, batch=4, checkpoint=folder)
+        assert torch.equal(resumed.x, whole.x), kill
+        if whole.weights is not None:
+            assert torch.equal(resumed.weights, whole.weights)
+            assert resumed.diagnostics["log_evidence"] == whole.diagnostics["log_evidence"]
+    with pytest.raises(ValueError, match="holds another run"):
+        run(posterior, name, batch=4, seed=9, checkpoint=folder)
+
+
+@every_walk
+def test_nan_stops_the_run_and_says_where(name, key):
+    posterior = POSTERIORS[key]()
+    inner = posterior.prior
+
+    class Broken(priors.Prior):
+        event_shape, sigma_range, scale = inner.event_shape, inner.sigma_range, inner.scale
+
+        def _denoise(self, x, sigma):
+            x0 = inner.denoise(x, sigma.flatten())
+            return torch.where(sigma < 0.5, torch.nan, x0)
+
+    with pytest.raises(DivergenceError, match=r"step \d+/\d+, sigma = "):
+        run(posterior.over(Broken()), name)
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if "opaque" in able(n)])
+def test_each_sample_may_have_its_own_measurement(name):
+    prior, model, y, _ = problem()
+    ys = torch.cat([y, y + 0.5, y - 0.5])
+    from method_cases import Opaque
+
+    both = run(inverse.condition(Opaque(prior), model, ys), name)
+    one = run(inverse.condition(Opaque(prior), model, y), name, n=2)
+    torch.testing.assert_close(both.x[:2], one.x)
+
+
+@every_method
+def test_an_unknown_option_is_refused_with_the_known_ones(name):
+    posterior = POSTERIORS[able(name)[0]]()
+    with pytest.raises(TypeError, match=f"{name} has no option 'stepps'; known: "):
+        run(posterior, name, stepps=3)
+
+
+@every_method
+def test_what_cannot_work_is_refused_with_what_can(name):
+    for key in set(POSTERIORS) - set(able(name)):
+        with pytest.raises(ValueError, match=f"{name}.* cannot sample .*Methods that can: .*"):
+            run(POSTERIORS[key](), name)
+
+
+def test_options_change_the_samples():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    assert not torch.allclose(run(posterior, "dps").x, run(posterior, "dps", zeta=0.3).x)
+    with pytest.raises(TypeError, match=r"unknown argument 'zeta'.*go with method=NAME"):
+        inverse.sample(posterior, zeta=0.3)
+
+
+def test_black_boxes_are_sampled_by_methods_that_only_evaluate():
+    names = {m.name for m in inverse.methods() if "black box" in able(m.name)}
+    assert names == {m.name for m in inverse.methods() if m.asks == "black box"}
+
+
+def test_every_noise_model_of_a_linear_problem_names_a_default():
+    prior, model, y, _ = problem()
+    assert run(inverse.condition(prior, model, y), None).diagnostics["method"] == "exact"
+    assert isinstance(model, LinearGaussian)
