@@ -1,10 +1,11 @@
-"""The state of an interrupted run: x and the denoised images its sampler looks back at, as noise
-is a function of (seed, sample, step) and needs no saving."""
+"""The state of an interrupted run: what its sampler or particle method goes on from, as noise is a
+function of (seed, sample, step) and needs no saving."""
 
 from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 class Checkpoint:
-    """One folder, one file per batch of samples: x and the number of steps done.
+    """One folder, one file per batch of samples: its state and the number of steps done.
 
     Files are written whole under a temporary name and then renamed. A state of another run is
     refused, never overwritten: the key tells runs of other settings apart, the probe (what the
@@ -54,22 +55,22 @@ class Checkpoint:
     def _path(self, number: int) -> Path:
         return self.folder / f"batch{number:05d}.safetensors"
 
-    def load(self, number: int) -> tuple[Tensor | None, tuple[Tensor, ...], int]:
-        """(x, history, steps done) of a batch, or (None, (), 0)."""
+    def load(self, number: int) -> tuple[dict[str, Tensor] | None, int]:
+        """(state, steps done) of a batch, or (None, 0)."""
         from safetensors import safe_open
 
         path = self._path(number)
         if not path.exists():
-            return None, (), 0
+            return None, 0
         try:
             with safe_open(path, "pt") as handle:
                 meta = handle.metadata()
-                held = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            x, probe = held.pop("x"), held.pop("probe")
-            history = tuple(held[f"history{i}"] for i in range(len(held)))
+                state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+            checksum = _checksum(state)
+            probe = state.pop("probe")
         except Exception as error:
             raise ValueError(f"{path} is corrupt ({error}); delete it to start again") from error
-        if meta["sha256"] != fingerprint(x, *history, probe):
+        if meta["sha256"] != checksum:
             raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
         if meta["key"] != self.key:
             raise ValueError(
@@ -82,29 +83,23 @@ class Checkpoint:
                 f"{self.folder} holds another run: its prior, forward model or method denoise "
                 "differently; choose another folder or delete it"
             )
-        return x, history, int(meta["steps"])
+        return state, int(meta["steps"])
 
     def save(
-        self,
-        number: int,
-        x: Tensor,
-        history: tuple[Tensor, ...],
-        steps: int,
-        final: bool = False,
+        self, number: int, state: Mapping[str, Tensor], steps: int, final: bool = False
     ) -> None:
-        """Keep x (B, *event) after `steps` steps; at most every PERIOD seconds unless final."""
+        """Keep what a run needs after `steps` steps; at most every PERIOD seconds unless final."""
         from safetensors.torch import save
 
         if not final and time.monotonic() - self._last < PERIOD:
             return
         self._last = time.monotonic()
-        meta = {
-            "key": self.key,
-            "steps": str(steps),
-            "sha256": fingerprint(x, *history, self.probe),
-        }
-        state = {"x": x, "probe": self.probe}
-        state |= {f"history{i}": image for i, image in enumerate(history)}
-        # Copies: at a last step x and its denoised image are one tensor, which the format refuses.
-        state = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
-        write_bytes(self._path(number), save(state, meta))
+        # Copies: tensors of a state may be one and the same, which the format refuses.
+        held = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
+        held["probe"] = self.probe
+        meta = {"key": self.key, "steps": str(steps), "sha256": _checksum(held)}
+        write_bytes(self._path(number), save(held, meta))
+
+
+def _checksum(state: Mapping[str, Tensor]) -> str:
+    return fingerprint([[name, value] for name, value in sorted(state.items())])

@@ -10,7 +10,7 @@ times sigma^2, with Tweedie's formula on both sides:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import torch
@@ -18,48 +18,15 @@ from torch import Tensor
 
 from forward_models import (
     ForwardModel,
-    IndependentNoise,
-    LinearGaussian,
     Observation,
     Operator,
-    Stack,
     TimeDependent,
 )
 from priors import LatentPrior, Prior
 
 from .decoder import Decoder, after
-from .likelihoods import (
-    Cost,
-    Exact,
-    GaussianLift,
-    Likelihood,
-    LinearisedLift,
-    Moments,
-    PlugIn,
-    Tweedie,
-)
-
-Model = ForwardModel | TimeDependent
-Lift = Callable[[Model, Tensor], Likelihood]
-"""Turns a forward model and its measurement into a likelihood at every noise level."""
-
-
-def linearisable(model: Model) -> bool:
-    """Whether a model can be expanded as linear and Gaussian around an image."""
-    independent = isinstance(model, Observation) and isinstance(model.noise, IndependentNoise)
-    return independent and model.differentiable  # type: ignore[union-attr]
-
-
-def default_lift(model: Model, y: Tensor) -> Likelihood:
-    """Exact where p_sigma(y | x) is given, Tweedie's covariance where A is linear and the noise
-    Gaussian, or where the model can be expanded as that, else plug-in."""
-    if isinstance(model, TimeDependent):
-        return Exact(model, y)
-    if isinstance(model, LinearGaussian):
-        return GaussianLift(model, y, Tweedie())
-    if isinstance(model, Observation) and linearisable(model):
-        return LinearisedLift(model, y)
-    return PlugIn(model, y)
+from .lift import Lift, Model, default_lift, event_shape_of, joint
+from .likelihoods import Cost, Moments
 
 
 @final
@@ -251,7 +218,7 @@ def condition(
             f"{type(operator).__name__} measures complex images, priors are of real ones; compose "
             "it: operator @ RealToComplex(), or ChannelsToComplex() for two real channels"
         )
-    shape = _event_shape(model, y)
+    shape = event_shape_of(model, y)
     if isinstance(prior, LatentPrior) and isinstance(model, ForwardModel):
         if shape is not None and tuple(shape) != prior.image_shape:
             raise ValueError(
@@ -277,23 +244,6 @@ def decoder_of(prior: Prior) -> Decoder | None:
     return Decoder(prior) if isinstance(prior, LatentPrior) else None
 
 
-def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tensor], ...]:
-    """The factors with all linear-Gaussian ones stacked into one."""
-    linear = [(m, y) for m, y in factors if isinstance(m, LinearGaussian)]
-    if len(linear) < 2:
-        return factors
-    others = tuple((m, y) for m, y in factors if not isinstance(m, LinearGaussian))
-    batch = max(y.shape[0] for _, y in linear)
-    flat = [y.expand(batch, *y.shape[1:]).flatten(1) for _, y in linear]
-    noise = [
-        torch.as_tensor(m.sigma, dtype=torch.float64).expand(y.shape[1:]).flatten()
-        for m, y in linear
-    ]
-    shape = next(s for s in (_event_shape(m, y) for m, y in linear) if s is not None)
-    operator = Stack([m.operator for m, _ in linear], event_shape=shape)
-    return ((LinearGaussian(operator, torch.cat(noise)), torch.cat(flat, 1)), *others)
-
-
 def _with_batch_axis(model: Model, y: Tensor, prior: Prior) -> Tensor:
     """y, with a batch axis if a model of images of any shape leaves open whether it has one."""
     operator = getattr(model, "operator", None)
@@ -304,12 +254,3 @@ def _with_batch_axis(model: Model, y: Tensor, prior: Prior) -> Tensor:
     image = prior.image_shape if isinstance(prior, LatentPrior) else tuple(prior.event_shape)
     ndim = len(operator.output_shape(image)) + added
     return y[None] if y.ndim == ndim else y
-
-
-def _event_shape(model: Model, y: Tensor) -> tuple[int, ...] | None:
-    operator = getattr(model, "operator", None)
-    if model.event_shape is None and isinstance(operator, Operator):
-        if isinstance(model, Observation) and model.noise.added_axes:
-            return None
-        return operator.input_shape(tuple(y.shape[1:]))
-    return model.event_shape

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from forward_models import ForwardModel
 
-from .posterior import Model
+from .lift import Model
 
 
 @dataclass(frozen=True, repr=False)

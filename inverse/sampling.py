@@ -2,59 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
 import time
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from priors import Prior, geometric
-from priors.prior import CovarianceProduct, event_size
+from priors.prior import event_size
 
 from .checkpoint import Checkpoint, fingerprint
-from .particles import ParticleMethod
-from .posterior import Posterior, decoder_of, default_lift
+from .lift import default_lift
+from .posterior import Posterior, decoder_of
 from .randomness import NoiseStream, check_seed
 from .recipes import Recipe, choose, find, methods, moving
 from .result import Samples, measurement_fit
-from .samplers import Callback, Multistep, Sampler, Step
-
-
-@final
-class Counted(Prior):
-    """A prior that counts its network calls and Jacobian products."""
-
-    def __init__(self, prior: Prior) -> None:
-        self.prior = prior
-        self.event_shape, self.data_range = prior.event_shape, prior.data_range
-        self.sigma_range, self.scale = prior.sigma_range, prior.scale
-        self.exact_covariance = prior.exact_covariance
-        self.network_calls = self.jacobian_products = 0
-        if hasattr(prior, "log_density"):  # in closed form, without network calls
-            self.log_density = prior.log_density
-
-    def initial(self, eps: Tensor, sigma: float) -> Tensor:
-        return self.prior.initial(eps, sigma)
-
-    def accepts(self, event_shape: tuple[int, ...]) -> bool:
-        return self.prior.accepts(event_shape)
-
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        self.network_calls += 1
-        return self.prior.denoise(x, sigma.flatten())
-
-    def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
-        self.network_calls += 1
-        x0, product = self.prior.covariance(x, sigma.flatten())
-
-        def counted(v: Tensor) -> Tensor:
-            self.jacobian_products += 1
-            return product(v)
-
-        return x0, counted
+from .running import Settings, probe, run_particles, run_sampler
+from .samplers import Callback, Multistep, Sampler
 
 
 def sample(
@@ -134,22 +98,23 @@ def sample(
         size = max(size, event_size(decoder.prior.image_shape))
     batch = min(n, batch or max(1, 2**22 // size))
 
-    spent: dict[str, Any] = {"network_calls": 0, "jacobian_products": 0}
-    weights = None
-    if isinstance(recipe.sampler, ParticleMethod):
-        x, weights, spent = _run_particles(recipe, n, groups, batch, seed, callback, dtype, device)
-    elif recipe.sampler is None:
+    weights, spent = None, {}
+    if recipe.sampler is None:
         noise = NoiseStream(seed, range(n), recipe.prior.event_shape, dtype, device)
         u = torch.special.ndtr(noise.normal(1).reshape(n, -1)[:, 0].double())
         x = recipe.prior.transform(noise.normal(0), u)  # type: ignore[attr-defined]
+        spent = {"network_calls": 0, "jacobian_products": 0}
     else:
+        settings = Settings(n, groups, batch, seed, dtype, device, callback)
         store = None
         if checkpoint is not None:
-            settings = recipe.sampler.settings()
-            chosen = sorted(options.items())
-            key = fingerprint(seed, n, batch, label, chosen, settings, dtype, factors)
-            store = Checkpoint(Path(checkpoint), key, _probe(recipe, batch, dtype, device))
-        x, spent = _run(recipe, n, batch, seed, callback, store, dtype, device)
+            chosen = [*sorted(options.items()), *recipe.sampler.settings()]
+            key = fingerprint(seed, n, batch, label, chosen, dtype, factors)
+            store = Checkpoint(Path(checkpoint), key, probe(recipe, settings))
+        if isinstance(recipe.sampler, Sampler):
+            x, spent = run_sampler(recipe.prior, recipe.sampler, settings, store)
+        else:
+            x, weights, spent = run_particles(recipe.prior, recipe.sampler, settings, store)
     latents = None
     if decoder is not None:
         latents = x
@@ -210,92 +175,3 @@ def _recipe(
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
     return method.name, method.recipe(posterior, steps or method.steps, **options)
-
-
-def _run_particles(
-    recipe: Recipe,
-    n: int,
-    groups: int,
-    batch: int,
-    seed: int,
-    callback: Callback | None,
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Weighted samples; the counts are those of one particle's path."""
-    posterior, method = recipe.prior, recipe.sampler
-    assert isinstance(posterior, Posterior)
-    assert isinstance(method, ParticleMethod)
-    counted = Counted(posterior.prior)
-    found = method(
-        posterior.over(counted), n, groups=groups, seed=seed, batch=batch, callback=callback,
-        dtype=dtype, device=device,
-    )  # fmt: skip
-    parts = math.ceil(n / batch)
-    spent = {
-        "network_calls": counted.network_calls // parts,
-        "jacobian_products": counted.jacobian_products // parts,
-        **found.diagnostics(),
-    }
-    return found.x, found.log_weights.exp() / groups, spent
-
-
-@torch.no_grad()
-def _probe(recipe: Recipe, batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here."""
-    assert recipe.sampler is not None
-    levels = recipe.sampler.levels
-    sigma = float(levels[len(levels) // 2])
-    noise = NoiseStream(0, range(batch), recipe.prior.event_shape, dtype, device)
-    return recipe.prior.denoise(recipe.prior.initial(noise.normal(0), sigma), sigma)
-
-
-def _run(
-    recipe: Recipe,
-    n: int,
-    batch: int,
-    seed: int,
-    callback: Callback | None,
-    store: Checkpoint | None,
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> tuple[Tensor, dict[str, int]]:
-    """Samples 0 ... n - 1 in batches; the counts are those of one sample's path."""
-    assert isinstance(recipe.sampler, Sampler)
-    inner = recipe.prior.prior if isinstance(recipe.prior, Posterior) else recipe.prior
-    counted = Counted(inner)
-    prior: Prior
-    posterior = recipe.prior.over(counted) if isinstance(recipe.prior, Posterior) else None
-    total = len(recipe.sampler.path) - 1
-    chunks = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
-    parts, counts = [], (0, 0)
-    for number, indices in enumerate(chunks):
-        start, history, done = (None, (), 0) if store is None else store.load(number)
-        if start is not None:
-            start, history = start.to(device), tuple(image.to(device) for image in history)
-
-        def report(step: Step, number: int = number) -> None:
-            if store is not None:
-                store.save(number, step.x, step.history, step.index, final=step.index == total)
-            if callback is not None:
-                callback(
-                    dataclasses.replace(
-                        step, index=number * total + step.index, total=len(chunks) * total
-                    )
-                )
-
-        before = (counted.network_calls, counted.jacobian_products)
-        x = start
-        if start is None or done < total:
-            prior = counted if posterior is None else posterior.paired(indices)
-            x = recipe.sampler(
-                prior, len(indices), seed=seed, start=start, indices=indices, first_step=done,
-                history=history, callback=report, dtype=dtype, device=device,
-            )  # fmt: skip
-        assert x is not None
-        parts.append(x)
-        counts = max(
-            counts,
-            (counted.network_calls - before[0], counted.jacobian_products - before[1]),
-        )
-    return torch.cat(parts), {"network_calls": counts[0], "jacobian_products": counts[1]}

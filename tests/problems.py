@@ -34,4 +34,4 @@ class Component(TimeDependent):
         return torch.as_tensor(y).reshape(-1)
 
     def log_likelihood(self, y, x, sigma):
-        return self.mixture.responsibilities(x, sigma).log()[:, int(y)]
+        return self.mixture.responsibilities(x, sigma).clamp(min=1e-300).log()[:, int(y)]

@@ -16,8 +16,8 @@ import inverse
 import priors
 from forward_models import LinearGaussian, MatrixOperator
 from inverse.particles import effective_sample_size, log_mean_exp, systematic
+from inverse.running import Counted
 from inverse.samplers import DivergenceError
-from inverse.sampling import Counted
 
 every_method = pytest.mark.parametrize("make", PARTICLES.values(), ids=PARTICLES.keys())
 

@@ -23,7 +23,7 @@ from forward_models import (
     gaussian_kernel,
 )
 from inverse.likelihoods import GaussianLift, Isotropic
-from inverse.sampling import Counted
+from inverse.running import Counted
 
 
 @pytest.mark.parametrize("sigma", [0.05, 1.0, 20.0])

@@ -12,6 +12,7 @@ import priors
 from inverse import checkpoint
 from inverse.checkpoint import fingerprint
 from inverse.randomness import NoiseStream, check_seed
+from inverse.running import Counted
 from inverse.samplers import (
     MALA,
     AdaptiveODE,
@@ -27,7 +28,6 @@ from inverse.samplers import (
     StochasticHeun,
     TimeTravel,
 )
-from inverse.sampling import Counted
 
 SAMPLERS = {
     "euler-maruyama": EulerMaruyama,

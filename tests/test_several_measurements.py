@@ -10,8 +10,8 @@ from torch import nn
 import forward_models as fm
 import inverse
 import priors
+from inverse.running import Counted
 from inverse.samplers import Heun
-from inverse.sampling import Counted
 
 
 class Upright(nn.Module):

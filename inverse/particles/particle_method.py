@@ -225,22 +225,21 @@ class Walk:
 
     def __init__(self, posterior: Posterior, n: int, groups: int, batch: int) -> None:
         self.posterior, self.n, self.groups = posterior, n, groups
-        self.parts = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
+        rows = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
+        self.parts = [(slice(r.start, r.stop), posterior.paired(r)) for r in rows]
 
     def look(self, x: Tensor, sigma: float) -> Look:
         """x0, shift and twist of all particles; one network call each."""
-        seen = [self.posterior.paired(p).twisted(x[p.start : p.stop], sigma) for p in self.parts]
+        seen = [part.twisted(x[rows], sigma) for rows, part in self.parts]
         return Look(*(torch.cat(column) for column in zip(*seen, strict=True)))
 
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x] under the prior, whatever was measured."""
-        prior = self.posterior.prior
-        return torch.cat([prior.denoise(x[p.start : p.stop], sigma) for p in self.parts])
+        return torch.cat([self.posterior.prior.denoise(x[rows], sigma) for rows, _ in self.parts])
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
         """log p(y | x0) of clean images, (n,)."""
-        seen = [self.posterior.paired(p).log_clean(x0[p.start : p.stop]) for p in self.parts]
-        return torch.cat(seen)
+        return torch.cat([part.log_clean(x0[rows]) for rows, part in self.parts])
 
 
 def _finish(state: State, groups: int) -> Particles:

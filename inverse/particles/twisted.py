@@ -76,5 +76,6 @@ class TwistedFilter(ParticleMethod):
         # log p - log q of two Gaussians that differ in their mean alone.
         step = -(drift * z / c + (drift / c).square() / 2).flatten(1).sum(1)
         seen = walk.look(x_next, sigma_next)
-        return {"x": x_next, "log_w": weighed(log_w, step + seen.log_g - log_g), "log_g": seen.log_g,
+        log_w = weighed(log_w, step + seen.log_g - log_g)
+        return {"x": x_next, "log_w": log_w, "log_g": seen.log_g,
                 "x0": seen.x0, "before": x0, "shift": seen.shift}  # fmt: skip

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from forward_models import ForwardModel, LinearGaussian, TimeDependent
 
-from ..posterior import Posterior, linearisable
+from ..lift import linearisable
+from ..posterior import Posterior
 
 
 def linear(posterior: Posterior) -> str | None:

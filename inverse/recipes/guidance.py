@@ -7,8 +7,9 @@ from torch import Tensor
 from forward_models import LinearGaussian
 from priors import VP, geometric
 
+from ..lift import default_lift
 from ..likelihoods import GaussianLift, Isotropic, Likelihood, NormalizedPlugIn
-from ..posterior import Posterior, default_lift
+from ..posterior import Posterior
 from ..samplers import Ancestral, Multistep
 from . import applies
 from .lifts import lift_of, unit

@@ -9,8 +9,8 @@ from torch import Tensor
 from forward_models import LinearGaussian, TimeDependent
 from priors import Prior
 
+from ..lift import Lift, Model
 from ..likelihoods import Exact, Likelihood, PlugIn
-from ..posterior import Lift, Model
 
 
 def lift_of(linear: Callable[[LinearGaussian, Tensor], Likelihood]) -> Lift:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from priors import geometric
 
+from ..lift import default_lift
 from ..particles import TwistedFilter
-from ..posterior import Posterior, default_lift
+from ..posterior import Posterior
 from . import applies
 from .recipe import Method, Recipe
 
