@@ -120,7 +120,7 @@ FINEST = {"euler-maruyama ve": 800}
 def test_measured_order_equals_the_declared_one(name):
     """By propagating mean and variance exactly; the order of the law is the weak order."""
     make, prior = SAMPLERS[name], gaussian(1)
-    low, finest = 0.1, FINEST.get(name, 320)
+    low, finest = 0.1, FINEST.get(name, 160)
     errors = []
     for steps in (finest // 2, finest):
         levels = priors.karras(steps, (low, TOP.get(name, 20.0)))[:-1]
@@ -135,10 +135,10 @@ def test_measured_order_equals_the_declared_one(name):
 def test_the_law_converges_to_the_posterior_of_a_prior_that_is_one(make):
     """A sampler that ends at 0 has the variance of the prior, up to its discretisation."""
     prior = gaussian(1, variance=0.04)
-    coarse = moments(make, priors.geometric(100, (1e-3, 30.0)), prior)[1] / 0.04
-    fine = moments(make, priors.geometric(400, (1e-3, 30.0)), prior)[1] / 0.04
-    assert abs(fine - 1) < max(abs(coarse - 1), 1e-4)
-    assert abs(fine - 1) < (0.03 if make([1.0, 0.0]).order == 1 else 1e-3)
+    coarse = moments(make, priors.geometric(50, (1e-3, 30.0)), prior)[1] / 0.04
+    fine = moments(make, priors.geometric(200, (1e-3, 30.0)), prior)[1] / 0.04
+    assert abs(fine - 1) < max(abs(coarse - 1), 1e-3)
+    assert abs(fine - 1) < (0.06 if make([1.0, 0.0]).order == 1 else 4e-3)
 
 
 @every_sampler
@@ -240,7 +240,7 @@ def test_a_checkpointed_run_resumes_bit_for_bit(make, tmp_path, monkeypatch):
     whole = inverse.sample(prior, **options)
     steps = len(sampler.path) - 1
 
-    for stop in {1, steps // 2, steps, steps + 1}:
+    for stop in {1, steps // 2, steps + 1}:
         folder = tmp_path / str(stop)
 
         def kill(step, stop=stop):
