@@ -226,13 +226,14 @@ def test_plug_in_of_a_steep_simulator_does_not_leap():
     assert float((samples.x.abs() - 1.2).abs().max()) < 0.1
 
 
-def test_normalized_plug_in_is_the_published_update():
+@pytest.mark.parametrize(("zeta", "eta", "bounded"), [(0.3, 1.0, True), (50.0, 0.6, False)])
+def test_normalized_plug_in_is_the_published_update(zeta, eta, bounded):
     """x_t' <- ancestral(x_t) - zeta grad_{x_t} |y - A D|, where neither bound holds."""
     prior, _, _, _ = problem(size=400, rows=4)
     g = torch.Generator().manual_seed(5)
     model = LinearGaussian(MatrixOperator(torch.eye(400, dtype=DOUBLE)), 0.01)
     y = 3 * torch.randn(1, 400, generator=g, dtype=DOUBLE)
-    steps, schedule, zeta = 1000, priors.VP(), 0.3
+    steps, schedule = 1000, priors.VP()
     t, t_next = torch.tensor([0.5]), torch.tensor([0.499])
     alpha, alpha_next = float(schedule.alpha(t)), float(schedule.alpha(t_next))
     sigma, sigma_next = float(schedule.sigma(t)), float(schedule.sigma(t_next))
@@ -240,10 +241,15 @@ def test_normalized_plug_in_is_the_published_update():
     residual = y - prior.denoise(x_t / alpha, sigma)
     (gradient,) = torch.autograd.grad(residual.norm(dim=1).sum(), x_t)
     published = -zeta * gradient  # of x_t' in the schedule's own coordinates
-    lift = NormalizedPlugIn(model, y, zeta=zeta, schedule=schedule, steps=steps)
-    shift = lift.shift(moments(prior, (x_t / alpha).detach(), sigma))
-    ours = alpha_next * (1 - sigma_next**2 / sigma**2) * shift
-    assert torch.allclose(ours, published, rtol=1e-3)
+
+    def lift(m, z):
+        return NormalizedPlugIn(
+            m, z, zeta=zeta, schedule=schedule, steps=steps, eta=eta, bounded=bounded
+        )
+
+    walk, start = inverse.samplers.Ancestral([sigma, sigma_next], eta), (x_t / alpha).detach()
+    guided = walk(inverse.condition(prior, model, y, lift=lift), start=start)
+    assert torch.allclose(alpha_next * (guided - walk(prior, start=start)), published, rtol=1e-3)
 
 
 def test_bad_pairs_are_refused_at_construction():

@@ -73,16 +73,17 @@ class NormalizedPlugIn(Likelihood):
     """The gradient of DPS as published: zeta grad |y - A D(x)|, one norm per sample, every step.
 
     The published update x_t' <- ancestral(x_t) - zeta grad_{x_t} |y - A D| follows a step of the
-    ancestral sampler (eta = 1) of `steps` steps uniform in the schedule's time. Written as a
-    score in noise-level coordinates it is
+    ancestral sampler of `steps` steps uniform in the schedule's time. Written as a score in
+    noise-level coordinates it is
 
         grad_x log p_sigma(y | x) = -weight grad_x |r|,     r = y - A D(x, sigma),
-        weight = zeta / (alpha alpha' (sigma^2 - sigma'^2)),
+        weight = zeta / (alpha alpha' drop),    drop = sigma^2 - sigma sqrt(sigma'^2 - c^2),
 
-    with sigma' the next level of that grid. Two bounds hold where the published constant, chosen
-    for images of many pixels, would overshoot: the weight on r is at most 1 / sigma_y^2 (that of
-    the likelihood itself at D), and at most 1 / (|A|^2 (sigma^2 - sigma'^2)), with which one step
-    already reaches r = 0.
+    with sigma' the next level of that grid and c = eta (sigma' / sigma) sqrt(sigma^2 - sigma'^2)
+    the fresh noise; for eta = 1 the drop is sigma^2 - sigma'^2. Two bounds hold where the published
+    constant, chosen for images of many pixels, would overshoot: the weight on r is at most
+    1 / sigma_y^2 (that of the likelihood itself at D), and at most 1 / (|A|^2 drop), with which one
+    step already reaches r = 0.
 
     Not a posterior score: no prior or noise level makes it exact. Costs one vector-Jacobian
     product a step.
@@ -93,6 +94,8 @@ class NormalizedPlugIn(Likelihood):
         schedule: schedule of the grid, in units of `unit`.
         steps: number of steps of the grid.
         unit: half the width of the data range; zeta and the schedule are stated for unit 1.
+        eta: of the ancestral sampler that walks the grid.
+        bounded: False for the published step alone, without the two bounds.
 
     Paper: Chung et al., 2023, https://arxiv.org/abs/2209.14687
     """
@@ -108,6 +111,8 @@ class NormalizedPlugIn(Likelihood):
         schedule: Schedule,
         steps: int,
         unit: float = 1.0,
+        eta: float = 1.0,
+        bounded: bool = True,
     ) -> None:
         if not isinstance(model, LinearGaussian):
             raise TypeError(
@@ -118,8 +123,11 @@ class NormalizedPlugIn(Likelihood):
             raise ValueError(
                 f"zeta, steps and unit must be positive, got {zeta}, {steps} and {unit}"
             )
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {eta}")
         self.model, self.y = model, y
         self.zeta, self.schedule, self.steps, self.unit = zeta, schedule, steps, unit
+        self.eta, self.bounded = eta, bounded
         self._operator_norm: float | None = None
 
     def shift(self, moments: Moments) -> Tensor:
@@ -130,20 +138,23 @@ class NormalizedPlugIn(Likelihood):
         decay, drop = (
             t.to(norm).reshape(-1, *[1] * len(axes)) for t in self._grid(moments.sigma.flatten())
         )
-        variance = torch.as_tensor(self.model.noise_variance, dtype=norm.dtype, device=norm.device)
-        published = self.unit * self.zeta / (decay * drop * norm)
-        steepest = 1 / (self._norm(moments) ** 2 * drop)
-        weight = torch.minimum(torch.minimum(published, steepest), 1 / variance)
+        weight = self.unit * self.zeta / (decay * drop * norm)
+        if self.bounded:
+            variance = torch.as_tensor(self.model.noise_variance).to(norm)
+            steepest = 1 / (self._norm(moments) ** 2 * drop)
+            weight = torch.minimum(torch.minimum(weight, steepest), 1 / variance)
         return moments.covariance(self.model.operator.adjoint(weight * residual))
 
     def _grid(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha alpha' and sigma^2 - sigma'^2 (data units) at the levels sigma (B,)."""
+        """alpha alpha' and the drop (data units) at the levels sigma (B,)."""
         level = sigma.double() / self.unit
         time = self.schedule.t(level)
         earlier = (time - 1 / self.steps).clamp(min=0)
         next_level = torch.where(earlier > 0, self.schedule.sigma(earlier), 0.0)
         decay = self.schedule.alpha(time) * self.schedule.alpha(earlier)
-        return decay, (level**2 - next_level**2) * self.unit**2
+        fresh = self.eta * next_level / level * (level**2 - next_level**2).sqrt()
+        kept = (next_level**2 - fresh**2).clamp(min=0).sqrt()
+        return decay, (level**2 - level * kept) * self.unit**2
 
     def _norm(self, moments: Moments) -> float:
         if self._operator_norm is None:

@@ -1,0 +1,200 @@
+"""Every method of ours against the exact posteriors of a mixture of 25 Gaussians.
+
+    python benchmarks/mixture.py [--cells 8,1 80,4 ...] [--methods NAME ...] [--seeds 20]
+
+The problem and its figures: mixture_problem.py. 1000 samples (or particles, weighted) a method, the
+exact denoiser, 100 noise levels. Named methods (`inverse.methods()`, all that can sample this
+posterior) walk their own grid, which is geometric over the prior's range unless their paper has
+another. The reference settings walk the grid of the paper of this problem, whose noisy data end at
+alpha_T = 0.0066: x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps uniform in alpha, from N(0, I):
+
+    exact            the exact posterior score, ancestral: what discretisation alone costs
+    exact start      the same from an exact draw at the first level
+    DPS a/b          zeta = a, eta = b, the published step without bounds
+    PiGDM score      r^2 = sigma^2 / (1 + sigma^2) as a score, eta = 1
+    PiGDM released   the published code's step: alpha alpha' r^2 g added to x', whatever its length
+    TMPD             the full covariance of x0 given x, eta = 1
+
+Every run is a line of a JSON file, skipped when present; the summary goes to
+benchmarks/results/mixture.json: mean over seeds and 1.96 standard errors. `peers_mixture.py` adds
+the peers to the same file of runs, `mixture_figure.py` draws the summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from mixture_problem import CELLS, Clock, ExactPosterior, Problem, problem
+from mixture_runs import Drawn, Runs, parse_cell, report
+from torch import Tensor
+
+import inverse
+from inverse.likelihoods import (
+    GaussianLift,
+    Isotropic,
+    Likelihood,
+    Moments,
+    NormalizedPlugIn,
+    Tweedie,
+)
+from inverse.posterior import Lift
+from inverse.samplers import Ancestral
+from priors import Prior, Schedule
+
+N, STEPS = 1000, 100
+
+
+class UniformAlpha(Schedule):
+    """Variance preserving, alpha falling from 1 to alpha_T linearly in time.
+
+    alpha_T^2 is the product of 1 - beta over the paper's 999 betas from 0.02 to 0.0001.
+    """
+
+    smallest = float((1 - torch.linspace(0.02, 1e-4, 999, dtype=torch.float64)).prod().sqrt())
+
+    def alpha(self, t: Tensor | float) -> Tensor:
+        return 1 - (1 - self.smallest) * torch.as_tensor(t, dtype=torch.float64)
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        return (1 / self.alpha(t) ** 2 - 1).sqrt()
+
+    def t(self, sigma: Tensor | float) -> Tensor:
+        alpha = (1 + torch.as_tensor(sigma, dtype=torch.float64) ** 2).rsqrt()
+        return (1 - alpha) / (1 - self.smallest)
+
+
+SCHEDULE = UniformAlpha()
+RANGE = float(SCHEDULE.sigma(1 / STEPS)), float(SCHEDULE.sigma(1.0))
+LEVELS = SCHEDULE.levels(STEPS, RANGE)
+
+
+class ReleasedStep(Likelihood):
+    """A lift whose shift moves x' by itself / (1 + sigma^2), however short the step to x' is.
+
+    Ancestral steps with eta = 1 move it by (1 - sigma'^2 / sigma^2) shift; the published code of
+    PiGDM adds alpha alpha' sigma^2 / (1 + sigma^2) grad_{x_t} log p to alpha' x'.
+    """
+
+    needs_covariance = True
+
+    def __init__(self, lift: Likelihood) -> None:
+        self.lift = lift
+
+    def shift(self, moments: Moments) -> Tensor:
+        sigma = float(moments.sigma.flatten()[0])
+        k = int((LEVELS - sigma).abs().argmin())
+        share = 1 - float(LEVELS[k + 1] / LEVELS[k]) ** 2
+        return self.lift.shift(moments) / ((1 + sigma**2) * share)
+
+    def log_likelihood(self, moments: Moments) -> Tensor:
+        return self.lift.log_likelihood(moments)
+
+
+def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) -> Drawn:
+    clock = Clock(prior)
+    start = time.process_time()
+    x, weights = run(clock)
+    return Drawn(
+        x, weights, clock.calls, clock.products, time.process_time() - start, clock.seconds
+    )
+
+
+def named(name: str) -> Callable[[Problem], Drawn]:
+    """A method of `inverse.methods()` at 100 noise levels."""
+
+    def run(p: Problem) -> Drawn:
+        def sample(prior: Prior) -> tuple[Tensor, Tensor | None]:
+            posterior = inverse.condition(prior, p.model, p.y)
+            found = inverse.sample(posterior, N, method=name, steps=STEPS, seed=p.seed)
+            return found.x, found.weights
+
+        return drawn(sample, p.prior)
+
+    return run
+
+
+def walked(lift: Lift | None, eta: float = 1.0, exact_start: bool = False):  # type: ignore[no-untyped-def]
+    """Ancestral steps along the paper's grid; no lift: the exact posterior score."""
+
+    def run(p: Problem) -> Drawn:
+        eps = torch.randn(N, p.d, generator=torch.Generator().manual_seed(p.seed)).double()
+        start = eps / SCHEDULE.alpha(1.0)
+        if exact_start:
+            start = p.exact(N, stream=3) + float(LEVELS[0]) * eps
+
+        def sample(prior: Prior) -> tuple[Tensor, None]:
+            target = prior
+            if lift is not None:
+                target = inverse.condition(prior, p.model, p.y, lift=lift)
+            return Ancestral(LEVELS, eta=eta)(target, start=start, seed=p.seed), None
+
+        posterior = ExactPosterior(p.prior, p.A, p.sigma_y, p.y)
+        return drawn(sample, posterior if lift is None else p.prior)
+
+    return run
+
+
+def dps(zeta: float, eta: float) -> Lift:
+    return lambda model, y: NormalizedPlugIn(
+        model, y, zeta=zeta, schedule=SCHEDULE, steps=STEPS, eta=eta, bounded=False
+    )
+
+
+def pigdm(model, y) -> Likelihood:  # type: ignore[no-untyped-def]
+    return GaussianLift(model, y, Isotropic(s=1.0))
+
+
+REFERENCE: dict[str, Callable[[Problem], Drawn]] = {
+    "exact": walked(None),
+    "exact start": walked(None, exact_start=True),
+    "DPS 0.1/0.85": walked(dps(0.1, 0.85), 0.85),
+    "DPS 1/0.6": walked(dps(1.0, 0.6), 0.6),
+    "PiGDM score": walked(pigdm),
+    "PiGDM released": walked(lambda model, y: ReleasedStep(pigdm(model, y))),
+    "TMPD": walked(lambda model, y: GaussianLift(model, y, Tweedie())),
+}
+
+
+def floor(p: Problem) -> Drawn:
+    """As many exact draws, independent of those that all are compared with."""
+    return Drawn(p.exact(N, stream=2), None)
+
+
+def prior_draws(p: Problem) -> Drawn:
+    return Drawn(p.prior.mixture.sample(N, torch.Generator().manual_seed(p.seed)), None)
+
+
+def all_methods() -> dict[str, Callable[[Problem], Drawn]]:
+    p = problem(8, 1, 0)
+    posterior = inverse.condition(p.prior, p.model, p.y)
+    able = [m.name for m in inverse.methods() if m.refusal(posterior) is None]
+    return {
+        "floor": floor, "prior": prior_draws,
+        **{f"reference: {name}": run for name, run in REFERENCE.items()},
+        **{f"inverse {name}": named(name) for name in able},
+    }  # fmt: skip
+
+
+def main() -> None:
+    known = all_methods()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cells", nargs="+", type=parse_cell, default=CELLS, help="d,m ...")
+    parser.add_argument("--methods", nargs="+", choices=known, metavar="NAME", default=list(known))
+    parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this")
+    Runs.add_arguments(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = Runs(options.runs)
+    for d, m in options.cells:
+        for seed in range(options.seeds):
+            for name in options.methods:
+                runs.add(d, m, name, seed, known[name])
+        print(report(runs, [(d, m)]), flush=True)
+    runs.summarise(options.out)
+
+
+if __name__ == "__main__":
+    main()

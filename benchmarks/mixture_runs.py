@@ -1,0 +1,141 @@
+"""Runs of the mixture benchmark: kept line by line, judged, and summarised in a table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from mixture_problem import Problem, judge, problem
+from torch import Tensor
+
+RESULTS = Path(__file__).parent / "results" / "mixture.json"
+Cell = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a method returned and cost: samples (n, d), weights (n,) or None, processor seconds."""
+
+    x: Tensor
+    weights: Tensor | None
+    calls: int = 0
+    products: int = 0
+    seconds: float = 0.0
+    network_seconds: float = 0.0
+
+
+def parse_cell(text: str) -> Cell:
+    d, m = map(int, text.split(","))
+    return d, m
+
+
+class Runs:
+    """One JSON line per cell, method and seed; a run that is there is not run again."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        self._done = {(r["d"], r["m"], r["method"], r["seed"]) for r in self.rows}
+        self._problem: Problem | None = None
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        kept = Path(tempfile.gettempdir()) / "mixture.jsonl"
+        parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
+        parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
+
+    def add(
+        self, d: int, m: int, method: str, seed: int, run: Callable[[Problem], Drawn], **facts: str
+    ) -> None:
+        if (d, m, method, seed) in self._done:
+            return
+        p = self._problem
+        if p is None or (p.d, p.m, p.seed) != (d, m, seed):
+            p = self._problem = problem(d, m, seed)
+        row: dict[str, Any] = {"d": d, "m": m, "method": method, "seed": seed, **facts}
+        try:
+            found = run(p)
+        except (ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            row["error"] = f"{type(error).__name__}: {error}"[:200]
+        else:
+            row |= judge(p, found.x, found.weights)
+            row |= {
+                "calls": found.calls, "products": found.products,
+                "seconds": found.seconds, "network_seconds": found.network_seconds,
+            }  # fmt: skip
+        self.rows.append(row)
+        self._done.add((d, m, method, seed))
+        with self.path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def cell(self, cell: Cell) -> dict[str, dict[str, Any]]:
+        """Summary of each method in a cell."""
+        rows = [r for r in self.rows if (r["d"], r["m"]) == cell]
+        names = dict.fromkeys(r["method"] for r in rows)
+        return {name: summary([r for r in rows if r["method"] == name]) for name in names}
+
+    def summarise(self, out: Path) -> None:
+        cells = dict.fromkeys((r["d"], r["m"]) for r in self.rows)
+        found = {
+            "machine": platform.processor() or platform.machine(),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "samples": 1000,
+            "cells": {f"{d},{m}": self.cell((d, m)) for d, m in sorted(cells)},
+        }
+        out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean over the seeds that ran, and 1.96 standard errors of the mean."""
+    facts = {k: rows[0][k] for k in ("library", "settings") if k in rows[0]}
+    failed = [r["error"] for r in rows if "error" in r]
+    ran = [r for r in rows if "error" not in r]
+    lost = [r for r in ran if math.isnan(r["sw"])]
+    good = [r for r in ran if not math.isnan(r["sw"])]
+    found: dict[str, Any] = {**facts, "seeds": len(good)}
+    if failed:
+        found |= {"failed": len(failed), "error": failed[0]}
+    if lost:
+        found["not_finite"] = len(lost)
+    if not good:
+        return found
+    for key in ("sw", "tv", "coverage"):
+        values = torch.tensor([r[key] for r in good], dtype=torch.float64)
+        spread = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        found[key] = [round(float(values.mean()), 4), round(1.96 * spread, 4)]
+    for key in ("chi2", "ess", "calls", "products", "seconds", "network_seconds"):
+        found[key] = round(median(r[key] for r in good), 4)
+    return found
+
+
+def report(runs: Runs, cells: Iterable[Cell]) -> str:
+    """The table of some cells, as Markdown; seconds are of the processor, per network call."""
+    lines = []
+    for d, m in cells:
+        lines += [
+            f"\nd = {d}, {m} values measured\n",
+            "| method | seeds | SW1 | mode TV | chi2 | 90 % holds | calls | s | ms / call |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        for name, f in runs.cell((d, m)).items():
+            if "sw" not in f:
+                lines.append(f"| {name} | 0 | {f.get('error', 'not finite')} | | | | | | |")
+                continue
+            per_call = 1e3 * f["seconds"] / f["calls"] if f["calls"] else 0.0
+            sw, tv, hold = (f"{f[k][0]:.2f}±{f[k][1]:.2f}" for k in ("sw", "tv", "coverage"))
+            lines.append(
+                f"| {name} | {f['seeds']} | {sw} | {tv} | {f['chi2']:.3g} | {hold} "
+                f"| {f['calls']:.0f} | {f['seconds']:.2f} | {per_call:.2f} |"
+            )
+    return "\n".join(lines)
