@@ -1,0 +1,95 @@
+"""deepinv's and azula's methods on the mixture benchmark, in the file of runs of mixture.py.
+
+    python benchmarks/peers_mixture.py [--cells 8,1 ...] [--methods "azula MMPS" ...] [--seeds 20]
+
+The same instances, exact denoiser, matrix, noise and number of network calls (100), each method in
+its library's own data range and with its own defaults (peers_deepinv.py, peers_azula.py). Needs
+deepinv and azula: pip install deepinv azula. A library that is not there is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from mixture_problem import CELLS, HALF_WIDTH, Problem
+from mixture_runs import Drawn, Runs, parse_cell, report
+from peers_task import Task
+from torch import Tensor
+
+N, STEPS = 1000, 100
+
+
+class Peer(NamedTuple):
+    run: Callable[[Problem], Drawn]
+    library: str
+    settings: str
+
+
+def libraries() -> dict[str, ModuleType]:
+    found = {}
+    for name in ("deepinv", "azula"):
+        try:
+            found[name] = importlib.import_module(f"peers_{name}")
+        except ModuleNotFoundError as missing:
+            print(f"{name} left out: {missing}")
+    return found
+
+
+def peers() -> dict[str, Peer]:
+    known = {}
+    for library, module in libraries().items():
+        for name, (_, settings) in module.METHODS.items():
+            known[f"{library} {name}"] = Peer(_runner(module, name), module.VERSION, settings)
+    return known
+
+
+def _runner(module: ModuleType, name: str) -> Callable[[Problem], Drawn]:
+    def run(p: Problem) -> Drawn:
+        calls, seconds = 0, 0.0
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            nonlocal calls, seconds
+            calls += 1
+            start = time.process_time()
+            x0 = p.prior._denoise(x, sigma.unsqueeze(-1))
+            seconds += time.process_time() - start
+            return x0
+
+        task = Task(
+            (p.d,), denoise, p.A, p.sigma_y, p.y, -HALF_WIDTH, HALF_WIDTH, p.prior.scale, N,
+            STEPS, p.seed,
+        )  # fmt: skip
+        start = time.process_time()
+        x = module.run(name, task)
+        return Drawn(x, None, calls, 0, time.process_time() - start, seconds)
+
+    return run
+
+
+def main() -> None:
+    known = peers()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cells", nargs="+", type=parse_cell, default=CELLS, help="d,m ...")
+    parser.add_argument("--methods", nargs="+", choices=known, metavar="NAME", default=list(known))
+    parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this")
+    Runs.add_arguments(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = Runs(options.runs)
+    for d, m in options.cells:
+        for seed in range(options.seeds):
+            for name in options.methods:
+                peer = known[name]
+                runs.add(d, m, name, seed, peer.run, library=peer.library, settings=peer.settings)
+        print(report(runs, [(d, m)]), flush=True)
+    runs.summarise(options.out)
+
+
+if __name__ == "__main__":
+    main()
