@@ -104,6 +104,10 @@ class Posterior(Prior):
         moments = self._moments(x, self.check_sigma(sigma, x))
         return torch.stack([li.log_likelihood(moments) for li in self.likelihoods]).sum(0)
 
+    @property
+    def unmeasured(self) -> Prior:
+        return self.prior
+
     def guided(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
         self.check_input(x)
         moments = self._moments(x, self.check_sigma(sigma, x))

@@ -15,7 +15,7 @@ from .checkpoint import Checkpoint, fingerprint
 from .lift import default_lift
 from .posterior import Posterior, decoder_of
 from .randomness import NoiseStream, check_seed
-from .recipes import Recipe, choose, find, methods, moving
+from .recipes import Recipe, absorbed, choose, find, methods, moving
 from .result import Samples, measurement_fit
 from .running import Settings, probe, run_particles, run_sampler
 from .samplers import Callback, Multistep, Sampler
@@ -29,6 +29,7 @@ def sample(
     steps: int | None = None,
     seed: int | None = None,
     sampler: Sampler | None = None,
+    absorb: bool = False,
     batch: int | None = None,
     callback: Callback | None = None,
     checkpoint: str | Path | None = None,
@@ -49,7 +50,11 @@ def sample(
         steps: noise levels to go through; by default the method's.
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.
-        sampler: instead of a method, a sampler of the caller's own, run on `posterior` as it is.
+        sampler: a sampler of the caller's own: with a method, in place of that method's; alone,
+            run on `posterior` as it is.
+        absorb: below |sigma_y / A| let the noise of the state explain that of the measurement,
+            where it can; see `likelihoods.Absorbed` and `samplers.Absorbing`. Particles stay
+            exact.
         batch: samples taken through the network together; by default as many as 2^22 values, of
             images under a latent prior.
         callback: called after each step with a `Step`, of latents under a latent prior.
@@ -74,8 +79,8 @@ def sample(
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
     if sampler is not None and not isinstance(sampler, Sampler):
         raise TypeError(f"sampler must be a samplers.Sampler, got {sampler!r}")
-    if sampler is not None and (method is not None or steps is not None):
-        raise ValueError("give a method (with steps) or a sampler, not both")
+    if sampler is not None and method is None and steps is not None:
+        raise ValueError("a sampler brings its own levels: leave out steps")
     seed = check_seed(seed)
     factors = posterior.factors if isinstance(posterior, Posterior) else ()
     paired = [y.shape[0] for _, y in factors if y.shape[0] > 1]
@@ -92,6 +97,8 @@ def sample(
         dtype = real[0] if real else getattr(posterior, "dtype", torch.float32)
     began = time.perf_counter()
     label, recipe = _recipe(posterior, method, steps, sampler, options)
+    if absorb:
+        label, recipe = f"{label}, absorbed", absorbed(recipe)
     decoder = posterior.decoder if isinstance(posterior, Posterior) else decoder_of(posterior)
     size = event_size(recipe.prior.event_shape)
     if decoder is not None:
@@ -143,7 +150,7 @@ def _recipe(
         raise TypeError(
             f"unknown argument {next(iter(options))!r}; options of a method go with method=NAME"
         )
-    if sampler is not None:
+    if sampler is not None and name is None:
         why = moving(posterior) if isinstance(posterior, Posterior) else None
         if why is not None and not sampler.stationary:
             raise ValueError(f"{type(sampler).__name__} cannot sample this posterior: {why}")
@@ -174,4 +181,11 @@ def _recipe(
         able = [m.name for m in methods() if m.refusal(posterior) is None]
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
-    return method.name, method.recipe(posterior, steps or method.steps, **options)
+    recipe = method.recipe(posterior, steps or method.steps, **options)
+    if sampler is None:
+        return method.name, recipe
+    if not isinstance(recipe.sampler, Sampler):
+        raise ValueError(
+            f"method {method.name!r} is no likelihood under a sampler: leave out the sampler"
+        )
+    return f"{method.name} by {type(sampler).__name__}", Recipe(recipe.prior, sampler)

@@ -81,6 +81,11 @@ class Prior(ABC):
         x0 = self.denoise(x, sigma)
         return x0, torch.zeros_like(x0)
 
+    @property
+    def unmeasured(self) -> Prior:
+        """The prior without its measurements: itself, unless it is a posterior."""
+        return self
+
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         """Turn unit noise eps (B, *event) into a draw from p_sigma at a large noise level.
 

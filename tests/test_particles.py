@@ -197,3 +197,19 @@ def test_bootstrap_needs_more_particles_than_guided_proposals():
         for name in ("tds", "bootstrap")
     ]
     assert least[0] > 2 * least[1], least
+
+
+def test_absorbed_measurements_cost_nothing_and_stay_exact():
+    """Below the threshold no guidance, no weights, no products; the law stays the posterior."""
+    posterior, mean, covariance, log_evidence = gaussian_problem()
+    plain, absorbed = (
+        inverse.sample(posterior, n=1500, method="tds", seed=1, absorb=absorb)
+        for absorb in (False, True)
+    )
+    assert absorbed.diagnostics["method"] == "tds, absorbed"
+    spent = [s.diagnostics["jacobian_products"] for s in (plain, absorbed)]
+    assert spent[1] < 0.7 * spent[0]
+    z = (absorbed.mean - mean) / (covariance.diagonal() / absorbed.effective).sqrt()
+    assert z.abs().max() < 5, z
+    assert (absorbed.std / covariance.diagonal().sqrt() - 1).abs().max() < 0.15
+    assert abs(absorbed.diagnostics["log_evidence"] - log_evidence) < 0.5

@@ -61,6 +61,17 @@ def test_mmps_is_exact_for_a_gaussian_known_only_through_its_denoiser():
     assert_moments(samples.x, *prior.condition(model, y).moments())
 
 
+@pytest.mark.parametrize("options", [{"sampler": "Heun"}, {"absorb": True}])
+def test_a_method_under_another_sampler_and_absorbed(options):
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    if "sampler" in options:
+        options = {"sampler": Heun(priors.geometric(40, posterior.sigma_range))}
+    samples = inverse.sample(posterior, n=1500, method="mmps", seed=0, **options)
+    assert samples.diagnostics["method"] in ("mmps by Heun", "mmps, absorbed")
+    assert_moments(samples.x, *prior.condition(model, y).moments(), errors=6)
+
+
 def test_pigdm_is_exact_for_the_prior_its_label_names():
     prior, model, y, _ = problem(isotropic=True)
     posterior = inverse.condition(prior, model, y)
@@ -313,8 +324,12 @@ def test_refusals_name_what_came_and_what_can():
     for name, bad in [("n", 0), ("n", 2.0), ("n", True), ("steps", 0), ("batch", -1)]:
         with pytest.raises(ValueError, match=f"{name} must be an integer >= 1"):
             inverse.sample(posterior, **{name: bad})
-    with pytest.raises(ValueError, match="not both"):
-        inverse.sample(posterior, method="mmps", sampler=Heun([1.0, 0.0]))
+    with pytest.raises(ValueError, match="leave out steps"):
+        inverse.sample(posterior, steps=3, sampler=Heun([1.0, 0.0]))
+    with pytest.raises(ValueError, match="leave out the sampler"):
+        inverse.sample(posterior, method="tds", sampler=Heun([1.0, 0.0]))
+    with pytest.raises(ValueError, match="drawn exactly"):
+        inverse.sample(posterior, method="exact", absorb=True)
     with pytest.raises(ValueError, match="needs a measurement"):
         inverse.sample(prior, method="mmps")
     with pytest.raises(TypeError, match="must be a Prior"):

@@ -39,6 +39,3 @@ class Exact(Likelihood):
 
     def log_likelihood(self, moments: Moments) -> Tensor:
         return self.model.log_likelihood(self.y, moments.x, moments.sigma.flatten())
-
-    def exact_at(self, sigma: float) -> bool:
-        return True

@@ -93,6 +93,9 @@ class ParticleMethod(ABC):
             fraction of K; 1 does so always, 0 never.
     """
 
+    absorbs: bool = False
+    """Whether it leaves off guiding and weighing where `Posterior.exact_at` says so."""
+
     def __init__(self, levels: Tensor | Sequence[float], resample_below: float = 0.5) -> None:
         self.levels = check_levels(levels)
         if float(self.levels[-1]) != 0:

@@ -19,8 +19,9 @@ class TwistedFilter(ParticleMethod):
         p(x' | x) = N(x'; m(D), c^2 I),    m(D) = D + sqrt(sigma'^2 - c^2) (x - D) / sigma
         q(x' | x) = N(x'; m(D + shift), c^2 I),    c = eta (sigma' / sigma) sqrt(sigma^2 - sigma'^2)
 
-    The last step returns the prior's denoised image D, and p(y | D) takes the twist's place, unless
-    the likelihood is exact at the last level (`Likelihood.exact_at`): then nothing is left to mend.
+    The last step returns the prior's denoised image D, and p(y | D) takes the twist's place. Below
+    the threshold of `Absorbed` likelihoods (`Likelihood.exact_at`) steps are neither guided nor
+    weighed: from there the prior alone carries the particles to the posterior.
 
     Asymptotically exact in the number of particles, up to the discretisation of the prior's
     reverse process. One network call, and the likelihood's products, a step and particle.
@@ -36,6 +37,8 @@ class TwistedFilter(ParticleMethod):
     Models", 2023, https://arxiv.org/abs/2306.17775; Gordon et al., "Novel Approach to
     Nonlinear/Non-Gaussian Bayesian State Estimation", 1993, https://doi.org/10.1049/ip-f-2.1993.0015
     """
+
+    absorbs = True
 
     def __init__(
         self,
@@ -60,10 +63,10 @@ class TwistedFilter(ParticleMethod):
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
         x, x0, log_g, log_w = (state[name] for name in ("x", "x0", "log_g", "log_w"))
         sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
+        absorbed = walk.posterior.exact_at(sigma)
         if sigma_next == 0:
-            if walk.posterior.exact_at(sigma):
-                return {"x": x0}
-            return {"x": x0, "log_w": weighed(log_w, walk.log_likelihood(x0) - log_g)}
+            last = 0 if absorbed else walk.log_likelihood(x0) - log_g
+            return {"x": x0, "log_w": weighed(log_w, torch.as_tensor(last))}
         c = self.eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
         kept = math.sqrt(max(sigma_next**2 - c**2, 0.0)) / sigma
         ahead = x0
@@ -71,8 +74,11 @@ class TwistedFilter(ParticleMethod):
             sigma_before = float(self.levels[k - 1])
             ratio = math.log(sigma / sigma_next) / math.log(sigma_before / sigma)
             ahead = x0 + ratio / 2 * (x0 - state["before"])
-        drift = (1 - kept) * state["shift"] if self.guided else torch.zeros_like(x)
+        guided = self.guided and not absorbed
+        drift = (1 - kept) * state["shift"] if guided else torch.zeros_like(x)
         x_next = ahead + kept * (x - ahead) + drift + c * z
+        if absorbed:
+            return {"x": x_next, "x0": walk.denoise(x_next, sigma_next), "before": x0}
         # log p - log q of two Gaussians that differ in their mean alone.
         step = -(drift * z / c + (drift / c).square() / 2).flatten(1).sum(1)
         seen = walk.look(x_next, sigma_next)

@@ -1,5 +1,6 @@
 """Samplers over a prior; posteriors are priors."""
 
+from .absorbing import Absorbing
 from .adaptive_ode import AdaptiveODE
 from .ancestral import Ancestral
 from .annealed_langevin import (
@@ -22,6 +23,7 @@ from .time_travel import TimeTravel
 
 __all__ = [
     "MALA",
+    "Absorbing",
     "AdaptiveODE",
     "Ancestral",
     "AnnealedLangevin",

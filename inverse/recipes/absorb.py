@@ -1,0 +1,52 @@
+"""Any recipe, with the measurement absorbed by the state's noise at small noise levels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from forward_models import LinearGaussian
+
+from ..lift import Model
+from ..likelihoods import Absorbed, Likelihood
+from ..particles import ParticleMethod
+from ..posterior import Posterior
+from ..samplers import Absorbing
+from .recipe import Recipe
+
+
+def absorbed(recipe: Recipe) -> Recipe:
+    """The recipe with `Absorbed` around its likelihood, and unguided steps below the threshold.
+
+    Raises ValueError where that has no meaning: exact draws, factors that are not linear with
+    Gaussian noise, a decoder, a sampler that does not go straight down, particle methods that
+    absorb by themselves.
+    """
+    posterior, sampler = recipe.prior, recipe.sampler
+    why = _refusal(recipe)
+    if why is not None:
+        raise ValueError(f"absorb=True cannot be used here: {why}")
+    assert isinstance(posterior, Posterior)
+    inner = posterior.lift
+
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        return Absorbed(inner(model, y))
+
+    lifted = posterior.lifted(lift)
+    if isinstance(sampler, ParticleMethod):
+        return Recipe(lifted, sampler)
+    assert sampler is not None
+    thresholds = [li.threshold for li in lifted.likelihoods if isinstance(li, Absorbed)]
+    return Recipe(lifted, Absorbing(sampler, min(thresholds)))
+
+
+def _refusal(recipe: Recipe) -> str | None:
+    if recipe.sampler is None or not isinstance(recipe.prior, Posterior):
+        return "the posterior is drawn exactly"
+    if isinstance(recipe.sampler, ParticleMethod) and not recipe.sampler.absorbs:
+        return f"{type(recipe.sampler).__name__} treats small noise levels in its own way"
+    if recipe.prior.decoder is not None:
+        return "measurements follow a decoder, so they are not linear in the latents"
+    for model, _ in recipe.prior.factors:
+        if not isinstance(model, LinearGaussian):
+            return f"{type(model).__name__} is not linear with Gaussian noise"
+    return None
