@@ -65,7 +65,9 @@ class Checkpoint:
         try:
             with safe_open(path, "pt") as handle:
                 meta = handle.metadata()
-                state = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+                # Copies: a file's tensors start anywhere in memory, and the last bit of a product
+                # depends on where.
+                state = {name: handle.get_tensor(name).clone() for name in handle.keys()}  # noqa: SIM118
             checksum = _checksum(state)
             probe = state.pop("probe")
         except Exception as error:

@@ -38,8 +38,9 @@ class TrainingFree(Likelihood):
     as FreeDoM has it.
 
     Not a posterior score except for mu = 0, rho = 1, where it is the Monte-Carlo lift with a spread
-    of the caller's choice. A step that would lower f~ (a constant that the papers chose for another
-    loss) ends at the top of the parabola along it; `relative` steps are taken as they are.
+    of the caller's choice. A step that would lower f~, as constants chosen for another loss may,
+    ends at the top of the parabola along it, and so does the sum of both kinds; `relative` steps
+    are taken as they are.
 
     The draws are a function of (seed, sigma), the same for all samples. `log_likelihood` is
     log f~(D), unnormalised in y where f comes from a loss.
@@ -108,6 +109,8 @@ class TrainingFree(Likelihood):
                 step = mu * gradient
                 z = z + safe_step(f, z, value, gradient, step) * step
             shift = shift + (z - D)
+            if self.rho is not None and not self.relative:
+                shift = safe_step(f, D, log_f, u, shift) * shift
         return shift, log_f
 
     def _variance_guidance(

@@ -7,11 +7,12 @@ import difflib
 from ..posterior import Posterior
 from .exact import EXACT
 from .guidance import GUIDANCE
+from .loss_guidance import LOSS_GUIDANCE
 from .particles import PARTICLES
 from .recipe import Method
 from .splitting import SPLITTING
 
-_METHODS: tuple[Method, ...] = (EXACT, *GUIDANCE, *SPLITTING, *PARTICLES)
+_METHODS: tuple[Method, ...] = (EXACT, *GUIDANCE, *LOSS_GUIDANCE, *SPLITTING, *PARTICLES)
 
 
 def methods() -> tuple[Method, ...]:
