@@ -46,5 +46,9 @@ class Scaled(Likelihood):
     def cost(self) -> Cost:
         return self.likelihood.cost
 
+    @property
+    def density_cost(self) -> Cost:
+        return self.likelihood.density_cost
+
     def exact_at(self, sigma: float) -> bool:
         return self.scale == 1 and self.likelihood.exact_at(sigma)

@@ -1,0 +1,160 @@
+"""The noise-absorbed likelihood: what it is exact for, and what it is not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from likelihood_cases import moments
+from problems import DOUBLE, Component, problem
+
+import priors
+from forward_models import Identity, Inpainting, LinearGaussian, MatrixOperator
+from inverse.likelihoods import (
+    Absorbed,
+    Exact,
+    GaussianLift,
+    Isotropic,
+    Moments,
+    PlugIn,
+    Tweedie,
+)
+
+
+def gmm_25():
+    """Means (8i, 8j) on a grid of 25 in 8 values, unit covariances, and two measured values."""
+    g = torch.Generator().manual_seed(0)
+    grid = 8.0 * torch.arange(-2, 3, dtype=DOUBLE)
+    means = torch.cartesian_prod(grid, grid).repeat(1, 4)
+    weights = torch.rand(25, generator=g, dtype=DOUBLE)
+    prior = priors.Mixture(means, 1.0, weights / weights.sum())
+    A = torch.randn(2, 8, generator=g, dtype=DOUBLE)
+    model = LinearGaussian(MatrixOperator(A), 1.5)
+    y = model.simulate(prior.sample(1, g), g)
+    return prior, model, y
+
+
+@pytest.mark.parametrize("noise", ["one number", "one a value"])
+@pytest.mark.parametrize("fraction", [0.5, 0.9])
+def test_density_and_shift_against_the_dense_matrix(fraction, noise):
+    prior, model, y, x = problem()
+    if noise == "one a value":
+        S = torch.tensor([0.2, 0.3, 0.1, 0.5], dtype=DOUBLE)
+        model = LinearGaussian(model.operator, S)
+    A = model.operator.matrix
+    S = torch.as_tensor(model.noise_variance, dtype=DOUBLE).expand(4).diag()
+    lift = Absorbed(GaussianLift(model, y, Tweedie()), fraction)
+    root = S.sqrt().inverse()
+    assert lift.threshold == pytest.approx(fraction / float(torch.linalg.matrix_norm(root @ A, 2)))
+    sigma = lift.threshold
+    T = S - sigma**2 * A @ A.mT
+    shift, log_h = lift.evaluate(moments(prior, x, sigma))
+    residual = y - x @ A.mT
+    expected = torch.distributions.MultivariateNormal(torch.zeros(4, dtype=DOUBLE), T)
+    torch.testing.assert_close(log_h, expected.log_prob(residual), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(shift, sigma**2 * torch.linalg.solve(T, residual.mT).mT @ A)
+    assert lift.exact_at(sigma)
+    assert not lift.exact_at(1.01 * sigma)
+
+
+def test_above_the_threshold_it_is_the_lift_and_below_it_takes_no_product():
+    prior, model, y, x = problem()
+    lift = GaussianLift(model, y, Isotropic())
+    absorbed = Absorbed(lift)
+    above = moments(prior, x, 2 * absorbed.threshold)
+    for a, b in zip(absorbed.evaluate(above), lift.evaluate(above), strict=True):
+        assert torch.equal(a, b)
+    below = moments(prior, x, absorbed.threshold / 2)
+    without = Moments(below.x, below.sigma, below.x0)
+    assert absorbed.evaluate(without)[0].shape == x.shape
+
+
+def test_h_is_the_measurement_with_its_noise_taken_back():
+    """E[h(y | x) | x0] = p(y | x0): the Gaussian integral over x = x0 + sigma eps."""
+    _, model, y, x0 = problem(rows=1)
+    absorbed = Absorbed(PlugIn(model, y), 0.9)
+    sigma = absorbed.threshold
+    direction = model.operator.matrix[0] / model.operator.matrix[0].norm()
+    t = torch.linspace(-9, 9, 4001, dtype=DOUBLE)
+    x = x0[:1] + sigma * t[:, None] * direction
+    level = torch.full((len(x), 1), sigma, dtype=DOUBLE)
+    h = absorbed.log_likelihood(Moments(x, level, x)).exp()
+    weight = torch.exp(-t.square() / 2) / math.sqrt(2 * math.pi) * (t[1] - t[0])
+    expected = model.log_likelihood(y, x0[:1]).exp()
+    assert float(weight @ h) == pytest.approx(float(expected), rel=1e-8)
+
+
+def test_unguided_steps_carry_a_gaussian_nu_to_the_posterior():
+    """nu = N(m, C + s2 I) h in closed form; E[x0 | x] and Cov[x0 | x] of the prior do the rest."""
+    prior, model, y, _ = problem()
+    absorbed = Absorbed(PlugIn(model, y), 0.9)
+    s2 = absorbed.threshold**2
+    m, C = prior.moments()
+    A, eye = model.operator.matrix, torch.eye(6, dtype=DOUBLE)
+    T = model.noise_variance * torch.eye(4, dtype=DOUBLE) - s2 * A @ A.mT
+    noisy = C + s2 * eye
+    gain = noisy @ A.mT @ torch.linalg.inv(A @ noisy @ A.mT + T)
+    mean, covariance = m + (y[0] - A @ m) @ gain.mT, noisy - gain @ A @ noisy
+    shrink = C @ torch.linalg.inv(noisy)
+    posterior = prior.condition(model, y)
+    expected_mean, expected = posterior.moments()
+    torch.testing.assert_close(m + shrink @ (mean - m), expected_mean)
+    torch.testing.assert_close(shrink @ covariance @ shrink.mT + s2 * shrink, expected)
+    # It is not the posterior seen through noise, which is wider.
+    assert float((expected + s2 * eye - covariance).diagonal().min()) > 0
+
+
+def test_unguided_steps_carry_nu_to_the_posterior_of_a_mixture():
+    """25 components: particles of the prior weighed by h have the posterior's weights and p(y)."""
+    prior, model, y = gmm_25()
+    absorbed = Absorbed(GaussianLift(model, y, Tweedie()), 0.9)
+    sigma = absorbed.threshold
+    g = torch.Generator().manual_seed(1)
+    n = 40_000
+    x0 = prior.sample(n, g)
+    x = x0 + sigma * torch.randn(x0.shape, generator=g, dtype=DOUBLE)
+    level = torch.full((n, 1), sigma, dtype=DOUBLE)
+    given = Moments(x, level, x)
+    # (x0, x) is a particle and what unguided steps make of it; it is weighed at x by h alone.
+    log_h, log_p = absorbed.log_likelihood(given), model.log_likelihood(y, x0)
+    # Both have the mean p(y), and the same mean of any function of x0: here the components.
+    evidence = float(prior.log_evidence(model, y))
+    component = prior.responsibilities(x0, 0.0)
+    posterior = prior.condition(model, y)
+    for log_w in (log_h, log_p):
+        w = log_w.exp()
+        error = float(w.std() / w.mean()) / math.sqrt(n)
+        assert float(w.mean().log()) == pytest.approx(evidence, abs=5 * error)
+        weights = (w[:, None] * component).sum(0) / w.sum()
+        assert float((weights - posterior.weights).abs().max()) < 5 * error
+
+
+def test_it_is_no_drift_for_the_posterior_seen_through_noise():
+    """Without prior knowledge: 1 / (s^2 - sigma^2) in place of 1 / (s^2 + sigma^2)."""
+    prior = priors.Gaussian(torch.zeros(1, dtype=DOUBLE), 1e12)
+    model = LinearGaussian(Identity(), 1.0)
+    y, x = torch.tensor([[2.0]], dtype=DOUBLE), torch.tensor([[0.5]], dtype=DOUBLE)
+    absorbed = Absorbed(GaussianLift(model, y, Tweedie()), 0.9)
+    given = moments(prior, x, 0.6)
+    assert float(absorbed.shift(given)) == pytest.approx(0.36 * 1.5 / (1 - 0.36))
+    assert float(absorbed.lift.shift(given)) == pytest.approx(0.36 * 1.5 / (1 + 0.36))
+    # A reverse SDE in s = sigma^2 that adds it at all levels: v' = 1 - 2 v / (1 - s) as s falls,
+    # from v = 1 + s.
+    v, steps = 1 + 0.81, 20_000
+    for s in torch.linspace(0.81, 0, steps, dtype=DOUBLE).tolist():
+        v += 0.81 / steps * (1 - 2 * v / (1 - s))
+    assert v == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_bad_arguments():
+    _, model, y, _ = problem()
+    lift = GaussianLift(model, y, Tweedie())
+    for fraction in (0.0, 1.0):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            Absorbed(lift, fraction)
+    mixture = priors.Mixture(torch.zeros(1, 2), 0.2, torch.ones(1))
+    with pytest.raises(TypeError, match="LinearGaussian"):
+        Absorbed(Exact(Component(mixture), torch.tensor([0])))
+    unseen = LinearGaussian(Inpainting(torch.tensor([True, False])), 0.5)
+    assert Absorbed(PlugIn(unseen, torch.ones(1, 2)), 0.5).threshold == pytest.approx(0.25)
