@@ -20,13 +20,17 @@ from inverse.likelihoods import (
     Likelihood,
     LinearisedLift,
     Moments,
+    MonteCarloLift,
     NormalizedPlugIn,
     PlugIn,
+    ScoreALD,
     SigmaPointLift,
     Tabulated,
+    TrainingFree,
     Tweedie,
     Zero,
 )
+from inverse.likelihoods.loss_guidance import constant
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,15 @@ CASES = {
         "never", "a normalised step, not a likelihood's",
         tolerance=1e-3,  # |A| from a power iteration, known to a few digits
     ),
+    "monte carlo": Case(
+        lambda m, y: MonteCarloLift(m, y, scale=S, draws=400),
+        "never", "the shift is of bounded length",
+    ),
+    "training-free": Case(
+        lambda m, y: TrainingFree(m, y, rho=constant(1.0)),
+        "never", "the shift is of bounded length",
+    ),
+    "score-ald": Case(ScoreALD, tolerance=1e-3),
 }  # fmt: skip
 
 

@@ -66,7 +66,10 @@ class ScoreALD(Likelihood):
     def _added(self, moments: Moments) -> Tensor:
         """gamma_sigma^2, (B,)."""
         if self._operator_norm is None:
-            shape = tuple(moments.x.shape[1:])
-            self._operator_norm = self.model.operator.norm(shape, iterations=50, tolerance=1e-3)
+            shape, A = tuple(moments.x.shape[1:]), self.model.operator
+            if shape:
+                self._operator_norm = A.norm(shape, iterations=50, tolerance=1e-3)
+            else:  # of one number A is its own norm
+                self._operator_norm = float(A.apply(torch.ones_like(moments.x[:1])).abs())
         level = moments.sigma.flatten().expand(len(moments.x))
         return (self.gamma * self._operator_norm * level).square()
