@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import forward_models
 import inverse
 import priors
 from priors.pretrained import bundled_names
+from priors.training.recipe_file import read_recipe
 
 PRIORS = Path(priors.__file__).parent / "bundled"
 NAMES = ("brain", "ct", "digits", "fashion", "photographs")
@@ -46,6 +48,18 @@ def test_weights_are_small_and_have_a_card(name):
     )  # fmt: skip
     for word in words:
         assert word in card, word
+
+
+def test_the_recipe_of_digits_gives_the_same_quality_again():
+    """Two runs of the shipped recipe, seeds apart: the card states how near they come."""
+    first, again = (
+        json.loads((PRIORS / "digits" / name).read_text()) for name in ("run.json", "again.json")
+    )
+    assert (first["seed"], again["seed"]) == (0, 1)
+    assert first["steps"] == again["steps"] == read_recipe(PRIORS / "digits/recipe.yaml").steps
+    for a, b in zip(first["errors"], again["errors"], strict=True):
+        assert b["held-out"] == pytest.approx(a["held-out"], rel=0.01)
+    assert "within 0.5 %" in (PRIORS / "digits/README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["ct", "photographs"])

@@ -6,13 +6,21 @@ import difflib
 
 from ..posterior import Posterior
 from .exact import EXACT
-from .guidance import GUIDANCE
+from .gaussian import GAUSSIAN
 from .loss_guidance import LOSS_GUIDANCE
 from .particles import PARTICLES
+from .plug_in import PLUG_IN
 from .recipe import Method
 from .splitting import SPLITTING
 
-_METHODS: tuple[Method, ...] = (EXACT, *GUIDANCE, *LOSS_GUIDANCE, *SPLITTING, *PARTICLES)
+_METHODS: tuple[Method, ...] = (
+    EXACT,
+    *GAUSSIAN,
+    *PLUG_IN,
+    *LOSS_GUIDANCE,
+    *SPLITTING,
+    *PARTICLES,
+)
 
 
 def methods() -> tuple[Method, ...]:

@@ -25,7 +25,7 @@ from ..likelihoods.loss_guidance import Weight, constant
 from ..posterior import Posterior
 from ..samplers import Ancestral, AnnealedLangevin, Spherical, TimeTravel
 from . import applies
-from .lifts import lift_of, unit
+from .lifts import lift_of, unit, vp_levels
 from .recipe import Method, Recipe
 
 
@@ -36,13 +36,6 @@ def clean(make: Callable[[ForwardModel, Tensor], Likelihood]) -> Lift:
         return Exact(model, y) if isinstance(model, TimeDependent) else make(model, y)
 
     return lift
-
-
-def vp_levels(posterior: Posterior, steps: int) -> Tensor:
-    """The levels of the VP schedule in which the papers count, for this prior's unit and range."""
-    width, schedule = unit(posterior.prior), VP()
-    low, high = (s / width for s in posterior.sigma_range)
-    return schedule.levels(steps, (low, min(high, float(schedule.sigma(1.0))))) * width
 
 
 def tabulated(levels: Tensor, values: Tensor) -> Weight:

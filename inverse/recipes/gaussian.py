@@ -1,0 +1,193 @@
+"""Gaussian moment matching: p(x0 | x) taken as a Gaussian. The covariance is the method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from forward_models import IndependentNoise, LinearGaussian, Observation, TimeDependent
+from priors import Covariance, Gaussian, geometric, karras
+
+from ..lift import Model, default_lift
+from ..likelihoods import (
+    AssumedCovariance,
+    DiagonalTweedie,
+    FixedPrior,
+    GaussianLift,
+    Isotropic,
+    Likelihood,
+    SigmaPointLift,
+    Tabulated,
+    Tweedie,
+)
+from ..posterior import Posterior
+from ..samplers import Ancestral, Heun, Multistep
+from . import applies
+from .lifts import lift_of, vp_levels
+from .recipe import Method, Recipe
+
+FULL = 64
+"""Measured values up to which TMPD assembles its covariance whole."""
+
+
+def _pigdm(posterior: Posterior, steps: int) -> Recipe:
+    scale = posterior.prior.scale
+    lift = lift_of(lambda model, y: GaussianLift(model, y, Isotropic(s=scale)))
+    return Recipe(posterior.lifted(lift), Multistep(geometric(steps, posterior.sigma_range)))
+
+
+def _mmps(posterior: Posterior, steps: int) -> Recipe:
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior.lifted(default_lift), Multistep(levels))
+
+
+def _tmpd(posterior: Posterior, steps: int, *, full: int = FULL) -> Recipe:
+    def linear(model: LinearGaussian, y: Tensor) -> Likelihood:
+        small = y[0].numel() <= full
+        return GaussianLift(model, y, Tweedie(dense=full) if small else DiagonalTweedie())
+
+    return Recipe(posterior.lifted(lift_of(linear)), Ancestral(vp_levels(posterior, steps)))
+
+
+def _jfps(
+    posterior: Posterior, steps: int, *, covariance: Covariance | Tensor | float | None = None
+) -> Recipe:
+    prior = posterior.prior
+    if covariance is None:
+        covariance = prior.C if isinstance(prior, Gaussian) else prior.scale**2
+    assumed = FixedPrior(covariance)
+    lift = lift_of(lambda model, y: GaussianLift(model, y, assumed))
+    return Recipe(posterior.lifted(lift), Multistep(geometric(steps, posterior.sigma_range)))
+
+
+def _tabulated(
+    posterior: Posterior, steps: int, *, table: Tabulated | None = None, jacobian: bool = True
+) -> Recipe:
+    levels = karras(steps, posterior.sigma_range)
+    assumed: AssumedCovariance = table or Tabulated.measure(
+        posterior.prior,
+        geometric(20, posterior.sigma_range)[:-1].flip(0),
+        generator=torch.Generator().manual_seed(0),
+    )
+    lift = lift_of(lambda model, y: GaussianLift(model, y, assumed, jacobian))
+    return Recipe(posterior.lifted(lift), Heun(levels))
+
+
+def _drawable(posterior: Posterior) -> str | None:
+    if not hasattr(posterior.prior, "sample"):
+        return (
+            f"{type(posterior.prior).__name__} has no exact draws to measure its denoising error "
+            "on; measure a table on images and lift the posterior with it: GaussianLift(model, y, "
+            "Tabulated.measure(prior, levels, images, generator=...))"
+        )
+    return applies.linear(posterior)
+
+
+def _observed(posterior: Posterior) -> str | None:
+    for model, _ in posterior.factors:
+        known = isinstance(model, TimeDependent | LinearGaussian)
+        if not known and not (
+            isinstance(model, Observation) and isinstance(model.noise, IndependentNoise)
+        ):
+            return f"{type(model).__name__} is no Observation with independent noise"
+    return None
+
+
+def _unscented(posterior: Posterior, steps: int, *, directions: int = 32) -> Recipe:
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        if isinstance(model, Observation) and not isinstance(model, LinearGaussian):
+            return SigmaPointLift(model, y, directions)
+        return default_lift(model, y)
+
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior.lifted(lift), Multistep(levels))
+
+
+GAUSSIAN = (
+    Method(
+        name="mmps",
+        family="guidance",
+        asks="gradient",
+        needs="linear-Gaussian factors, or others that are differentiable with independent noise, "
+        "which are expanded around the denoised image",
+        jacobian=True,
+        cost="1 network call and up to 3 vector-Jacobian products a step; M for M <= 32 values",
+        exact_when="the prior is Gaussian, the factors are linear-Gaussian, the solve converged",
+        paper="Rozet et al. 2024, Learning Diffusion Priors from Observations by Expectation "
+        "Maximization, https://arxiv.org/abs/2405.13712",
+        steps=100,
+        applies=applies.gaussian,
+        build=_mmps,
+    ),
+    Method(
+        name="pigdm",
+        family="guidance",
+        asks="adjoint",
+        needs="linear-Gaussian factors; fast with an SVD or a closed-form solve",
+        jacobian=True,
+        cost="1 network call and 1 vector-Jacobian product a step",
+        exact_when="the prior is Gaussian with covariance scale^2 I",
+        paper="Song et al. 2023, Pseudoinverse-Guided Diffusion Models for Inverse Problems, "
+        "https://openreview.net/forum?id=9_gsMA8MRKQ",
+        steps=100,
+        applies=applies.linear,
+        build=_pigdm,
+    ),
+    Method(
+        name="tmpd",
+        family="guidance",
+        asks="adjoint",
+        needs="linear-Gaussian factors; the full covariance up to 64 measured values, its row "
+        "sums beyond",
+        jacobian=True,
+        cost="1 network call and M vector-Jacobian products a step; 2 beyond 64 values",
+        exact_when="the prior is Gaussian and the covariance full",
+        paper="Boys et al. 2024, Tweedie Moment Projected Diffusions for Inverse Problems, "
+        "https://arxiv.org/abs/2310.06721",
+        steps=1000,
+        applies=applies.linear,
+        build=_tmpd,
+    ),
+    Method(
+        name="jfps",
+        family="guidance",
+        asks="adjoint",
+        needs="linear-Gaussian factors; a covariance of the prior (by default that of a Gaussian, "
+        "else scale^2 I)",
+        jacobian=False,
+        cost="1 network call a step",
+        exact_when="the prior is Gaussian with that covariance",
+        paper="Rozet, azula: diffusion models in PyTorch, https://github.com/probabilists/azula",
+        steps=100,
+        applies=applies.linear,
+        build=_jfps,
+    ),
+    Method(
+        name="optimal-covariance",
+        family="guidance",
+        asks="adjoint",
+        needs="linear-Gaussian factors; a prior with exact draws, or a table of its error",
+        jacobian=True,
+        cost="2 network calls and 2 vector-Jacobian products a step",
+        exact_when="the prior is Gaussian with covariance scale^2 I",
+        paper="Peng et al. 2024, Improving Diffusion Models for Inverse Problems Using Optimal "
+        "Posterior Covariance, https://arxiv.org/abs/2402.02149",
+        steps=50,
+        applies=_drawable,
+        build=_tabulated,
+    ),
+    Method(
+        name="unscented",
+        family="guidance",
+        asks="black box",
+        needs="observations with independent noise; their operators are only evaluated",
+        jacobian=True,
+        cost="1 network call and up to 32 vector-Jacobian products a step",
+        exact_when="the prior is Gaussian and the factors are linear-Gaussian",
+        paper="Julier and Uhlmann 1997, A New Extension of the Kalman Filter to Nonlinear Systems, "
+        "https://doi.org/10.1117/12.280797",
+        steps=100,
+        applies=_observed,
+        build=_unscented,
+    ),
+)
