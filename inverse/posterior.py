@@ -139,9 +139,13 @@ class Posterior(Prior):
 
     @property
     def cost(self) -> Cost:
-        """What one evaluation costs beside the one network call that denoises."""
-        costs = [likelihood.cost for likelihood in self.likelihoods]
-        return Cost(sum(c.network_calls for c in costs), sum(c.products for c in costs))
+        """What `denoise` costs beside the one network call of the prior."""
+        return _total([likelihood.cost for likelihood in self.likelihoods])
+
+    @property
+    def density_cost(self) -> Cost:
+        """What `twisted` costs beside `cost` and the one network call of the prior."""
+        return _total([likelihood.density_cost for likelihood in self.likelihoods])
 
     def paired(self, rows: Sequence[int]) -> Posterior:
         """The posterior of samples that take these rows of y, where y holds several."""
@@ -174,6 +178,10 @@ class Posterior(Prior):
             return torch.full_like(moments.x0, math.nan)
         shifts = [likelihood.shift(moments) for likelihood in self.likelihoods]
         return sum(shifts[1:], shifts[0])
+
+
+def _total(costs: list[Cost]) -> Cost:
+    return Cost(sum(c.network_calls for c in costs), sum(c.products for c in costs))
 
 
 def _lost(moments: Moments) -> bool:

@@ -10,7 +10,7 @@ from problems import DOUBLE, Component, problem
 
 import inverse
 import priors
-from forward_models import ForwardModel, LinearGaussian
+from forward_models import ForwardModel, Gaussian, LinearGaussian, from_simulator
 from inverse.posterior import Posterior
 
 
@@ -66,6 +66,13 @@ def black_box() -> Posterior:
     return inverse.condition(Opaque(known), Wave(), torch.full((6,), 0.4, dtype=DOUBLE))
 
 
+def curved() -> Posterior:
+    """An observation that is not linear, with independent noise."""
+    known, _, _, _ = problem()
+    model = from_simulator(torch.tanh, Gaussian(0.3), (6,))
+    return inverse.condition(Opaque(known), model, torch.full((6,), 0.4, dtype=DOUBLE))
+
+
 def classes() -> Posterior:
     means = torch.tensor([[-3.0, 0.0], [3.0, 0.5]], dtype=DOUBLE)
     mixture = priors.Mixture(means, 0.2, torch.tensor([0.3, 0.7], dtype=DOUBLE))
@@ -76,6 +83,7 @@ POSTERIORS = {
     "linear": linear,
     "opaque": opaque,
     "image": image,
+    "curved": curved,
     "black box": black_box,
     "classes": classes,
 }

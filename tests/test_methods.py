@@ -10,6 +10,7 @@ from problems import problem
 import inverse
 import priors
 from forward_models import LinearGaussian
+from inverse.likelihoods import Cost
 from inverse.particles import ParticleMethod
 from inverse.recipes import find
 from inverse.samplers import DivergenceError
@@ -89,6 +90,13 @@ def test_network_calls_and_products_are_the_stated_ones(name, key):
     assert spent["network_calls"] == calls * (1 + further)
     if not find(name).jacobian:
         assert spent["jacobian_products"] == 0
+    elif (
+        cost is not None and key != "linear"
+    ):  # a closed form needs no derivative: products are free
+        density = (
+            recipe.prior.density_cost if isinstance(recipe.sampler, ParticleMethod) else Cost()
+        )
+        assert spent["jacobian_products"] <= calls * (cost.products + density.products)
 
 
 @every_walk

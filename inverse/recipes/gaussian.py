@@ -96,7 +96,7 @@ def _observed(posterior: Posterior) -> str | None:
 def _unscented(posterior: Posterior, steps: int, *, directions: int = 32) -> Recipe:
     def lift(model: Model, y: Tensor) -> Likelihood:
         if isinstance(model, Observation) and not isinstance(model, LinearGaussian):
-            return SigmaPointLift(model, y, directions)
+            return SigmaPointLift(model, y, directions=directions)
         return default_lift(model, y)
 
     levels = geometric(steps, posterior.sigma_range)
