@@ -123,6 +123,23 @@ class Posterior(Prior):
         shifts, values = zip(*(li.evaluate(moments) for li in self.likelihoods), strict=True)
         return moments.x0, sum(shifts[1:], shifts[0]), sum(values[1:], values[0])
 
+    def weighed(self, x: Tensor, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """E[x0 | x] and log p_sigma(y | x) from one network call, without any gradient of either.
+
+        Likelihoods that need Cov[x0 | x] for their density still take products with it.
+        """
+        self.check_input(x)
+        level = self.check_sigma(sigma, x)
+        if any(likelihood.weighs_with_covariance for likelihood in self.likelihoods):
+            moments = self._moments(x, level)
+        else:
+            moments = Moments(x, level, self.prior.denoise(x, level.flatten()), prior=self.prior)
+        if not bool(torch.isfinite(moments.x0).all()):
+            return moments.x0, moments.x0.new_full((len(x),), math.nan)
+        return moments.x0, torch.stack(
+            [li.log_likelihood(moments) for li in self.likelihoods]
+        ).sum(0)  # fmt: skip
+
     def log_clean(self, x0: Tensor) -> Tensor:
         """log p(y | x0) of clean images, (B,); time-dependent factors at noise level 0."""
         image = x0 if self.decoder is None else self.decoder.apply(x0)

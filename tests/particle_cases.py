@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from inverse.particles import ParticleMethod, TwistedFilter
+from inverse.particles import MCGDiff, ParticleMethod, TwistedFilter
 
 PARTICLES: dict[str, Callable[[Tensor], ParticleMethod]] = {
     "twisted": TwistedFilter,
     "twisted-order-1": lambda levels: TwistedFilter(levels, order=1),
     "bootstrap": lambda levels: TwistedFilter(levels, guided=False),
+    "mcgdiff": MCGDiff,
 }
 
 ROUGH = {"twisted-order-1"}

@@ -73,6 +73,11 @@ class Likelihood(ABC):
     needs_covariance: bool = False
     """Whether `shift` uses Cov[x0 | x]."""
 
+    @property
+    def weighs_with_covariance(self) -> bool:
+        """Whether `log_likelihood` uses it."""
+        return self.needs_covariance
+
     @abstractmethod
     def shift(self, moments: Moments) -> Tensor:
         """sigma^2 grad_x log p_sigma(y | x), (B, *event)."""

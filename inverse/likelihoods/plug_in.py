@@ -34,6 +34,7 @@ class PlugIn(Likelihood):
     """
 
     needs_covariance = True
+    weighs_with_covariance = False
 
     def __init__(self, model: ForwardModel, y: Tensor) -> None:
         self.model, self.y = model, y

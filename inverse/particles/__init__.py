@@ -1,10 +1,12 @@
 """Particles: samples with weights that correct what a likelihood only approximates."""
 
+from .mcgdiff import MCGDiff
 from .particle_method import ParticleMethod, Particles, State
 from .resampling import effective_sample_size, log_mean_exp, systematic
 from .twisted import TwistedFilter
 
 __all__ = [
+    "MCGDiff",
     "ParticleMethod",
     "Particles",
     "State",

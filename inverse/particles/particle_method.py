@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ State = dict[str, Tensor]
 """Everything a run needs to go on: tensors whose first axis is the particle, (P K, ...), except
 those called `log_evidence` (P,), `ess` and `resampled` (steps, P)."""
 
+Shape = tuple[int, ...]
+T = TypeVar("T")
+
 PER_RUN = ("log_evidence", "ess", "resampled")
 
 
@@ -31,7 +34,8 @@ class Particles:
     Attributes:
         x: (P K, *event): K particles for each of P measurements, one group after the other.
         log_weights: (P K,), normalised so that the weights of a group sum to 1.
-        log_evidence: (P,) log p(y) as estimated; exp of it is unbiased.
+        log_evidence: (P,) log p(y) as estimated; exp of it is unbiased. NaN where a method has
+            no estimate.
         log_evidence_error: (P,) its standard error, from how the weight is shared among the
             particles of the start from which the last ones descend; too small once few remain.
         ess: (steps, P) effective sample size before resampling, from 1 to K.
@@ -48,7 +52,10 @@ class Particles:
     roots: Tensor
 
     def diagnostics(self) -> dict[str, Any]:
-        """What a report shows, one figure for each measurement where there are several."""
+        """What a report shows, one figure for each measurement where there are several.
+
+        The evidence is None where there is no estimate of it.
+        """
         figures = {
             "log_evidence": self.log_evidence,
             "log_evidence_error": self.log_evidence_error,
@@ -57,7 +64,10 @@ class Particles:
             "resampled": self.resampled.sum(0),
             "roots": self.roots,
         }
-        return {k: v.tolist() if len(v) > 1 else v.item() for k, v in figures.items()}
+        shown = {k: v.tolist() if len(v) > 1 else v.item() for k, v in figures.items()}
+        if bool(self.log_evidence.isnan().any()):
+            return {**shown, "log_evidence": None, "log_evidence_error": None}
+        return shown
 
 
 @dataclass(frozen=True)
@@ -149,13 +159,13 @@ class ParticleMethod(ABC):
         """
         if n < 1 or groups < 1 or n % groups:
             raise ValueError(f"n must be a positive multiple of groups, got {n} and {groups}")
-        walk = Walk(posterior, n, groups, batch or n)
         noise = NoiseStream(seed, range(n), posterior.event_shape, dtype, device)
+        walk = Walk(posterior, n, groups, batch or n, noise)
         path = self.path.tolist()
         if state is None:
             state = self._start(walk, posterior.initial(noise.normal(0), path[0]), path[0])
             root = torch.arange(n, device=state["x"].device)
-            state = {**state, "root": root, "log_evidence": state["x"].new_zeros(groups)}
+            state = {"log_evidence": state["x"].new_zeros(groups), **state, "root": root}
             state |= {name: state["x"].new_zeros(0, groups) for name in ("ess", "resampled")}
         total = len(path) - 1
         bound = 1e6 * max(path[0], float(state["x"].abs().max()))
@@ -173,7 +183,10 @@ class ParticleMethod(ABC):
 
     @abstractmethod
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
-        """The state of fresh particles x at the first level: at least x and log_w."""
+        """The state of fresh particles x at the first level: at least x and log_w.
+
+        A log_evidence (P,) in it is what log p(y) starts from: NaN if there is no estimate.
+        """
 
     @abstractmethod
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
@@ -226,10 +239,35 @@ def weighed(log_w: Tensor, log_ratio: Tensor) -> Tensor:
 class Walk:
     """A posterior seen by n particles: evaluated in micro-batches, each with its rows of y."""
 
-    def __init__(self, posterior: Posterior, n: int, groups: int, batch: int) -> None:
-        self.posterior, self.n, self.groups = posterior, n, groups
+    def __init__(
+        self, posterior: Posterior, n: int, groups: int, batch: int, noise: NoiseStream
+    ) -> None:
+        self.posterior, self.n, self.groups, self.stream = posterior, n, groups, noise
+        self._others: dict[tuple[int, Shape], NoiseStream] = {}
+        self._made: dict[Callable[..., Any], Any] = {}
         rows = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
         self.parts = [(slice(r.start, r.stop), posterior.paired(r)) for r in rows]
+
+    def noise(self, purpose: int, step: int, shape: Shape) -> Tensor:
+        """(n, *shape) unit noise of a step, beside that of x itself; purpose >= 1 tells which."""
+        if (purpose, shape) not in self._others:
+            rows = [(purpose << 40) + i for i in range(self.n)]
+            self._others[purpose, shape] = NoiseStream(
+                self.stream.seed, rows, shape, self.stream.dtype, self.stream.device
+            )
+        return self._others[purpose, shape].normal(step)
+
+    def once(self, make: Callable[[Posterior, Tensor], T], like: Tensor) -> T:
+        """make(posterior, like), made at its first call of the run."""
+        if make not in self._made:
+            self._made[make] = make(self.posterior, like)
+        made: T = self._made[make]
+        return made
+
+    def shared(self, values: Tensor) -> Tensor:
+        """(n, ...) the values of the first particle of each group, for all of its group."""
+        count = self.n // self.groups
+        return values[::count].repeat_interleave(count, 0)
 
     def look(self, x: Tensor, sigma: float) -> Look:
         """x0, shift and twist of all particles; one network call each."""
@@ -239,6 +277,12 @@ class Walk:
     def denoise(self, x: Tensor, sigma: float) -> Tensor:
         """E[x0 | x] under the prior, whatever was measured."""
         return torch.cat([self.posterior.prior.denoise(x[rows], sigma) for rows, _ in self.parts])
+
+    def weigh(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """x0 and twist of all particles; one network call each, and no derivative of the twist."""
+        seen = [part.weighed(x[rows], sigma) for rows, part in self.parts]
+        x0, log_g = zip(*seen, strict=True)
+        return torch.cat(x0), torch.cat(log_g)
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
         """log p(y | x0) of clean images, (n,)."""

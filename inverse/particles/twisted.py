@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
-from .particle_method import ParticleMethod, State, Walk, weighed
+from .particle_method import Look, ParticleMethod, State, Walk, weighed
+from .transition import check_transition, transition
 
 
 @final
@@ -29,7 +29,8 @@ class TwistedFilter(ParticleMethod):
     Args:
         levels, resample_below: see ParticleMethod.
         eta: 1 is DDPM; must be positive, as weights need a transition density.
-        guided: False proposes from the prior alone (the bootstrap filter).
+        guided: False proposes from the prior alone (the bootstrap filter), which takes no more of
+            a likelihood than its density: black boxes will do.
         order: 2 extrapolates D as Multistep does; the transitions are then those of
             SDE-DPM-Solver++(2M), with a smaller error of the discretised prior.
 
@@ -49,14 +50,11 @@ class TwistedFilter(ParticleMethod):
         order: int = 2,
     ) -> None:
         super().__init__(levels, resample_below)
-        if not 0 < eta <= 1:
-            raise ValueError(f"eta must lie in (0, 1], got {eta}")
-        if order not in (1, 2):
-            raise ValueError(f"order must be 1 or 2, got {order}")
+        check_transition(eta, order)
         self.eta, self.guided, self.order = float(eta), guided, order
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
-        seen = walk.look(x, sigma)
+        seen = self._look(walk, x, sigma)
         return {"x": x, "log_w": seen.log_g, "log_g": seen.log_g,
                 "x0": seen.x0, "before": seen.x0, "shift": seen.shift}  # fmt: skip
 
@@ -67,21 +65,22 @@ class TwistedFilter(ParticleMethod):
         if sigma_next == 0:
             last = 0 if absorbed else walk.log_likelihood(x0) - log_g
             return {"x": x0, "log_w": weighed(log_w, torch.as_tensor(last))}
-        c = self.eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
-        kept = math.sqrt(max(sigma_next**2 - c**2, 0.0)) / sigma
-        ahead = x0
-        if self.order == 2 and k > 0:
-            sigma_before = float(self.levels[k - 1])
-            ratio = math.log(sigma / sigma_next) / math.log(sigma_before / sigma)
-            ahead = x0 + ratio / 2 * (x0 - state["before"])
-        guided = self.guided and not absorbed
-        drift = (1 - kept) * state["shift"] if guided else torch.zeros_like(x)
-        x_next = ahead + kept * (x - ahead) + drift + c * z
+        mean, c, kept = transition(self.levels, k, x, x0, state["before"], self.eta, self.order)
         if absorbed:
+            x_next = mean + c * z
             return {"x": x_next, "x0": walk.denoise(x_next, sigma_next), "before": x0}
+        drift = (1 - kept) * state["shift"]
+        x_next = mean + drift + c * z
         # log p - log q of two Gaussians that differ in their mean alone.
         step = -(drift * z / c + (drift / c).square() / 2).flatten(1).sum(1)
-        seen = walk.look(x_next, sigma_next)
+        seen = self._look(walk, x_next, sigma_next)
         log_w = weighed(log_w, step + seen.log_g - log_g)
         return {"x": x_next, "log_w": log_w, "log_g": seen.log_g,
                 "x0": seen.x0, "before": x0, "shift": seen.shift}  # fmt: skip
+
+    def _look(self, walk: Walk, x: Tensor, sigma: float) -> Look:
+        """Unguided, the twist alone: a black box has no shift."""
+        if self.guided:
+            return walk.look(x, sigma)
+        x0, log_g = walk.weigh(x, sigma)
+        return Look(x0, torch.zeros_like(x0), log_g)

@@ -46,4 +46,8 @@ def choose(posterior: Posterior) -> Method:
         reason = method.refusal(posterior)
         if reason is None:
             return method
-    raise ValueError(f"no method samples this posterior: {reason}")
+    able = [m.name for m in _METHODS if m.refusal(posterior) is None]
+    raise ValueError(
+        f"no default method samples this posterior: {reason}. "
+        f"Methods that can: {', '.join(able) or 'none'}"
+    )
