@@ -140,7 +140,10 @@ def run_particles(
 
 @torch.no_grad()
 def probe(recipe: Recipe, settings: Settings) -> Tensor:
-    """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here."""
+    """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here.
+
+    Particles may know of no gradient, so theirs is the prior's, with p(y | x0) of what it gives.
+    """
     assert recipe.sampler is not None
     prior, rows = recipe.prior, range(settings.batch)
     if isinstance(prior, Posterior):
@@ -148,4 +151,8 @@ def probe(recipe: Recipe, settings: Settings) -> Tensor:
     levels = recipe.sampler.levels
     sigma = float(levels[len(levels) // 2])
     noise = NoiseStream(0, rows, prior.event_shape, settings.dtype, settings.device)
-    return prior.denoise(prior.initial(noise.normal(0), sigma), sigma)
+    x = prior.initial(noise.normal(0), sigma)
+    if isinstance(prior, Posterior) and isinstance(recipe.sampler, ParticleMethod):
+        x0 = prior.prior.denoise(x, sigma)
+        return torch.cat([x0.flatten(1), prior.log_clean(x0)[:, None]], 1)
+    return prior.denoise(x, sigma)

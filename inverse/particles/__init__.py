@@ -1,11 +1,17 @@
 """Particles: samples with weights that correct what a likelihood only approximates."""
 
+from .best_of import BestOf
+from .ddsmc import DecoupledDiffusion
+from .ensemble_kalman import EnsembleKalman
 from .mcgdiff import MCGDiff
 from .particle_method import ParticleMethod, Particles, State
 from .resampling import effective_sample_size, log_mean_exp, systematic
 from .twisted import TwistedFilter
 
 __all__ = [
+    "BestOf",
+    "DecoupledDiffusion",
+    "EnsembleKalman",
     "MCGDiff",
     "ParticleMethod",
     "Particles",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from priors import geometric
 
 from ..lift import default_lift
-from ..particles import MCGDiff, TwistedFilter
+from ..particles import BestOf, DecoupledDiffusion, EnsembleKalman, MCGDiff, TwistedFilter
+from ..particles.ensemble_kalman import not_observed
 from ..particles.spectral import not_spectral
 from ..posterior import Posterior
 from . import applies
@@ -38,6 +39,36 @@ def _mcgdiff(
 ) -> Recipe:
     levels = geometric(steps, posterior.sigma_range)
     return Recipe(posterior, MCGDiff(levels, resample_below, eta, order))
+
+
+def _ddsmc(
+    posterior: Posterior,
+    steps: int,
+    *,
+    resample_below: float = 0.5,
+    spread: float | None = None,
+    eta: float = 1.0,
+    order: int = 2,
+) -> Recipe:
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior, DecoupledDiffusion(levels, resample_below, spread, eta, order))
+
+
+def _enkg(posterior: Posterior, steps: int, *, inner: int = 10) -> Recipe:
+    return Recipe(posterior, EnsembleKalman(geometric(steps, posterior.sigma_range), inner))
+
+
+def _scg(
+    posterior: Posterior,
+    steps: int,
+    *,
+    candidates: int = 8,
+    begin: float = 0.25,
+    greedy: bool = True,
+    resample_below: float = 0.5,
+) -> Recipe:
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior, BestOf(levels, resample_below, candidates, begin, greedy))
 
 
 PARTICLES = (
@@ -83,5 +114,48 @@ PARTICLES = (
         steps=100,
         applies=not_spectral,
         build=_mcgdiff,
+    ),
+    Method(
+        name="ddsmc",
+        family="particles",
+        asks="SVD",
+        needs="linear-Gaussian factors with white noise and an SVD",
+        jacobian=False,
+        cost="1 network call a step and particle",
+        exact_when="particles and steps grow",
+        paper="Ekstrom Kelvinius et al. 2025, Solving Linear-Gaussian Bayesian Inverse Problems "
+        "with Decoupled Diffusion Sequential Monte Carlo, https://arxiv.org/abs/2502.06379",
+        steps=100,
+        applies=not_spectral,
+        build=_ddsmc,
+    ),
+    Method(
+        name="enkg",
+        family="particles",
+        asks="black box",
+        needs="an operator, differentiable or not, with independent noise; 2 particles or more",
+        jacobian=False,
+        cost="up to 1 + inner = 11 network calls and one operator a step and particle",
+        exact_when="the prior is Gaussian and the factors linear-Gaussian, as particles and "
+        "steps grow",
+        paper="Zheng et al. 2024, Ensemble Kalman Diffusion Guidance, "
+        "https://arxiv.org/abs/2409.20175",
+        steps=80,
+        applies=not_observed,
+        build=_enkg,
+    ),
+    Method(
+        name="scg",
+        family="particles",
+        asks="black box",
+        needs="any forward model that can be evaluated",
+        jacobian=False,
+        cost="n = 8 network calls and likelihoods a step and particle, after the first quarter",
+        exact_when="never as published; with greedy=False as particles and steps grow",
+        paper="Huang et al. 2024, Symbolic Music Generation with Non-Differentiable Rule Guided "
+        "Diffusion, https://arxiv.org/abs/2402.14285",
+        steps=100,
+        applies=applies.anything,
+        build=_scg,
     ),
 )
