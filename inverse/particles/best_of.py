@@ -89,6 +89,8 @@ class BestOf(ParticleMethod):
         noises = [z, *(walk.noise(j, k + 1, shape) for j in range(1, self.candidates))]
         tried = torch.stack([mean + c * eps for eps in noises], 1)
         denoised = torch.stack([walk.denoise(t, sigma_next) for t in tried.unbind(1)], 1)
+        if not bool(torch.isfinite(denoised).all()):
+            return {"x": denoised[:, 0]}
         log_g = torch.stack([walk.log_likelihood(d) for d in denoised.unbind(1)], 1)
         if self.greedy:
             chosen = log_g.argmax(1)

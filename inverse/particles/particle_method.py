@@ -285,7 +285,9 @@ class Walk:
         return torch.cat(x0), torch.cat(log_g)
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
-        """log p(y | x0) of clean images, (n,)."""
+        """log p(y | x0) of clean images, (n,); NaN where an image is not finite."""
+        if not bool(torch.isfinite(x0).all()):
+            return x0.new_full((len(x0),), math.nan)
         return torch.cat([part.log_clean(x0[rows]) for rows, part in self.parts])
 
 
