@@ -175,7 +175,11 @@ def _add_sampling(one: argparse.ArgumentParser) -> None:
     one.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
                      "prior's images span, where its folder does not say")  # fmt: skip
     one.add_argument("--method", help="see `inverse methods`; by default the best that applies")
-    one.add_argument("-n", type=int, default=8, help="number of samples (8)")
+    one.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the "
+                     "method, as `inverse methods` lists them; may be repeated")  # fmt: skip
+    one.add_argument("--absorb", action="store_true", help="no guidance where the noise of the "
+                     "state explains that of the measurement")  # fmt: skip
+    one.add_argument("-n", type=int, default=8, help="number of samples, or particles (8)")
     one.add_argument("--steps", type=int, help="noise levels; by default the method's")
     one.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER")

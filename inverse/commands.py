@@ -69,7 +69,9 @@ def list_methods(args: Namespace) -> None:
     """Print every method with its needs, cost and paper."""
     for m in inverse.methods():
         print(f"{m.name}  ({m.family}; {m.steps} steps by default)")
-        rows = {"needs": m.needs, "cost": m.cost, "exact when": m.exact_when, "paper": m.paper}
+        options = ", ".join(f"{name}={value}" for name, value in m.options.items())
+        rows = {"asks for": m.asks, "needs": m.needs, "cost": m.cost, "exact when": m.exact_when}
+        rows |= {"options": options or "none", "paper": m.paper}
         print("\n".join(f"    {name:<11} {text}" for name, text in rows.items()))
 
 
@@ -177,13 +179,29 @@ def _draw(
     with progress(label) as show:
         samples = inverse.sample(
             target, args.n, method=method, steps=steps, seed=args.seed, sampler=sampler,
-            callback=lambda step: show(step.index, step.total),
+            absorb=args.absorb, callback=lambda step: show(step.index, step.total),
+            **_options(args.option, method),
         )  # fmt: skip
     bad = int((~samples.x.isfinite()).sum())
     if bad:
         raise FloatingPointError(f"the samples hold {bad} values that are not finite; more --steps")
     samples.save(args.out)
     return samples
+
+
+def _options(given: list[str], method: str | None) -> dict[str, Any]:
+    """KEY=VALUE texts as options of a method; numbers, true and false as such."""
+    import yaml
+
+    if given and method is None:
+        raise ValueError(f"--option {given[0]}: options are of a --method; name it")
+    options = {}
+    for text in given:
+        name, found, value = text.partition("=")
+        if not found:
+            raise ValueError(f"--option {text}: expected KEY=VALUE")
+        options[name] = yaml.safe_load(value)
+    return options
 
 
 def _classical(
@@ -202,7 +220,7 @@ def _classical(
 
 
 def _sample_columns(samples: Samples, most: int) -> list[Column]:
-    return [Column(f"sample {i + 1}", x) for i, x in enumerate(samples.x[:most])]
+    return [Column(f"sample {i + 1}", x) for i, x in enumerate(samples.equal(most))]
 
 
 def _window(prior: Prior, samples: Samples) -> tuple[float, float]:

@@ -110,6 +110,19 @@ class Samples:
         flat = self.x.new_full((n,), 1 / n) if self.weights is None else self.weights.to(self.x)
         return flat.reshape(-1, *[1] * (self.x.ndim - 1))
 
+    def equal(self, n: int | None = None, seed: int = 0) -> Tensor:
+        """n samples of equal weight, (n, *event), at most and by default all there are.
+
+        The first n, or where there are weights draws in proportion to them, so that a sample of
+        large weight comes several times.
+        """
+        count = min(len(self), len(self) if n is None else n)
+        if self.weights is None:
+            return self.x[:count]
+        generator = torch.Generator().manual_seed(seed)
+        drawn = torch.multinomial(self.weights.double().cpu(), count, True, generator=generator)
+        return self.x[drawn.to(self.x.device)]
+
     def save(self, folder: str | Path) -> Path:
         """Write samples.npy, mean.npy, std.npy (n > 1) and diagnostics.json with checksums.
 

@@ -257,6 +257,21 @@ class TestReconstruct:
         assert set(report) == expected
         assert np.load(out / "samples.npy").shape == (2, 1, 16, 20)
 
+    def test_weighted_particles_and_options(self, grey, picture, tmp_path, fails):
+        common = ("--sigma", 0.5, "--simulate", "--blur-sigma", 1)
+        out = tmp_path / "o"
+        more = ("--method", "bootstrap", "--option", "resample_below=0.9", "--absorb", "--out", out)
+        assert self.run(grey, picture, "blur", *common, *more) == 0
+        assert names(out) == SAVED | {"metrics.json", "weights.npy"}
+        assert np.load(out / "weights.npy").sum() == pytest.approx(1)
+        report = json.loads((out / "diagnostics.json").read_text())
+        assert report["method"] == "bootstrap, absorbed"
+        argv = ("reconstruct", picture, "--forward", "blur", "--prior", grey, *common, "-n", 2)
+        argv = (*argv, "--out", tmp_path / "p")
+        assert "options are of a --method" in fails(*argv, "--option", "zeta=1")
+        assert "expected KEY=VALUE" in fails(*argv, "--method", "dps", "--option", "zeta")
+        assert "no option 'zet'" in fails(*argv, "--method", "dps", "--option", "zet=1")
+
     def test_measured(self, grey, picture, tmp_path):
         np.save(tmp_path / "kernel.npy", np.full((3, 3), 1 / 9))
         np.save(tmp_path / "mask.npy", np.arange(16 * 20).reshape(16, 20) % 3 > 0)

@@ -215,3 +215,14 @@ def test_absorbed_measurements_cost_nothing_and_stay_exact():
     assert z.abs().max() < 5, z
     assert (absorbed.std / covariance.diagonal().sqrt() - 1).abs().max() < 0.15
     assert abs(absorbed.diagnostics["log_evidence"] - log_evidence) < 0.5
+
+
+def test_equal_draws_follow_the_weights():
+    x = torch.arange(4.0)[:, None]
+    weights = torch.tensor([0.7, 0.3, 0.0, 0.0])
+    weighted = inverse.Samples(x.repeat(1000, 1), {}, None, weights.repeat(1000) / 1000)
+    drawn = weighted.equal(seed=1)
+    assert drawn.shape == (4000, 1)
+    assert abs(float((drawn == 0).double().mean()) - 0.7) < 5 * (0.21 / 4000) ** 0.5
+    assert drawn.max() == 1
+    assert torch.equal(inverse.Samples(x).equal(2), x[:2])
