@@ -10,6 +10,7 @@ from inverse.particles import (
     BestOf,
     DecoupledDiffusion,
     EnsembleKalman,
+    FilteringPosterior,
     MCGDiff,
     ParticleMethod,
     TwistedFilter,
@@ -21,11 +22,12 @@ PARTICLES: dict[str, Callable[[Tensor], ParticleMethod]] = {
     "bootstrap": lambda levels: TwistedFilter(levels, guided=False),
     "mcgdiff": MCGDiff,
     "ddsmc": DecoupledDiffusion,
+    "fps": FilteringPosterior,
     "best-of": lambda levels: BestOf(levels, candidates=2, begin=0.0, greedy=False),
     "ensemble-kalman": lambda levels: EnsembleKalman(levels, inner=3),
 }
 
-ROUGH = {"twisted-order-1", "best-of", "ensemble-kalman"}
+ROUGH = {"twisted-order-1", "best-of", "ensemble-kalman", "fps"}
 """Those whose evidence is far off, as steps of order 1 or a plug-in twist make it, or unknown."""
 
 GAUSSIAN = {"ensemble-kalman"}

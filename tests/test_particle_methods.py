@@ -13,6 +13,7 @@ import priors
 from forward_models import (
     Gaussian,
     LinearGaussian,
+    MatrixOperator,
     from_function,
     from_simulator,
 )
@@ -138,3 +139,24 @@ def test_an_ensemble_of_one_is_refused():
     posterior = POSTERIORS["linear"]()
     with pytest.raises(ValueError, match="at least 2 particles"):
         inverse.sample(posterior, n=1, method="enkg", steps=3)
+
+
+@pytest.mark.parametrize(("sigma_y", "narrow"), [(0.01, False), (2.0, True)])
+def test_fps_is_right_for_small_noise_and_too_narrow_for_large(sigma_y, narrow):
+    """One value of three measured: y counts once a level, which only small noise forgives."""
+    prior = priors.Gaussian(torch.zeros(3, dtype=DOUBLE), 1.0)
+    row = torch.tensor([[1.0, 0.0, 0.0]], dtype=DOUBLE)
+    model = LinearGaussian(MatrixOperator(row), sigma_y)
+    posterior = inverse.condition(prior, model, torch.tensor([0.8], dtype=DOUBLE))
+    found = inverse.sample(posterior, n=400, method="fps", steps=100, seed=0)
+    assert found.diagnostics["roots"] > 20
+    mean, covariance = prior.condition(model, torch.tensor([[0.8]], dtype=DOUBLE)).moments()
+    assert found.diagnostics["log_evidence"] is None
+    roots = found.diagnostics["roots"]  # how many of the particles are of different descent
+    off = (found.mean - mean) / (covariance.diagonal() / roots).sqrt()
+    assert off[1:].abs().max() < 5
+    if narrow:
+        assert found.std[0] < 0.6 * covariance[0, 0].sqrt()
+    else:
+        assert abs(found.mean[0] - mean[0]) < 3 * sigma_y
+        assert (found.std[1:] - 1).abs().max() < 5 / (2 * roots) ** 0.5

@@ -3,6 +3,7 @@
 from .best_of import BestOf
 from .ddsmc import DecoupledDiffusion
 from .ensemble_kalman import EnsembleKalman
+from .fps import FilteringPosterior
 from .mcgdiff import MCGDiff
 from .particle_method import ParticleMethod, Particles, State
 from .resampling import effective_sample_size, log_mean_exp, systematic
@@ -12,6 +13,7 @@ __all__ = [
     "BestOf",
     "DecoupledDiffusion",
     "EnsembleKalman",
+    "FilteringPosterior",
     "MCGDiff",
     "ParticleMethod",
     "Particles",

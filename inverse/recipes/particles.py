@@ -5,9 +5,16 @@ from __future__ import annotations
 from priors import geometric
 
 from ..lift import default_lift
-from ..particles import BestOf, DecoupledDiffusion, EnsembleKalman, MCGDiff, TwistedFilter
+from ..particles import (
+    BestOf,
+    DecoupledDiffusion,
+    EnsembleKalman,
+    FilteringPosterior,
+    MCGDiff,
+    TwistedFilter,
+)
 from ..particles.ensemble_kalman import not_observed
-from ..particles.spectral import not_spectral
+from ..particles.spectral import not_linear, not_spectral
 from ..posterior import Posterior
 from . import applies
 from .recipe import Method, Recipe
@@ -52,6 +59,18 @@ def _ddsmc(
 ) -> Recipe:
     levels = geometric(steps, posterior.sigma_range)
     return Recipe(posterior, DecoupledDiffusion(levels, resample_below, spread, eta, order))
+
+
+def _fps(
+    posterior: Posterior,
+    steps: int,
+    *,
+    resample_below: float = 0.5,
+    eta: float = 1.0,
+    order: int = 2,
+) -> Recipe:
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior, FilteringPosterior(levels, resample_below, eta, order))
 
 
 def _enkg(posterior: Posterior, steps: int, *, inner: int = 10) -> Recipe:
@@ -128,6 +147,21 @@ PARTICLES = (
         steps=100,
         applies=not_spectral,
         build=_ddsmc,
+    ),
+    Method(
+        name="fps",
+        family="particles",
+        asks="adjoint",
+        needs="linear-Gaussian factors; fast with an SVD or a closed-form solve",
+        jacobian=False,
+        cost="1 network call and 2 solves a step and particle",
+        exact_when="the noise of y vanishes, as particles and steps grow; else too narrow, as y "
+        "counts once a level",
+        paper="Dou and Song 2024, Diffusion Posterior Sampling for Linear Inverse Problem "
+        "Solving: A Filtering Perspective, https://openreview.net/forum?id=tplXNcHZs1",
+        steps=1000,
+        applies=not_linear,
+        build=_fps,
     ),
     Method(
         name="enkg",
