@@ -13,8 +13,11 @@ here and used by no method, says what was drawn.
     coverage    share of real digits of a class within reach of a sample (judge's features)
 
 with standard errors. Beside them stand real digits, and draws of p(x0) p(class | x0)^w that need no
-p_sigma at all: unconditional ones, accepted with probability p(class | x0)^w. FreeDoM and DSG have
-scales of their own: the length of the guidance beside that of the noise, and its share.
+p_sigma at all: unconditional ones, accepted with probability p(class | x0)^w.
+
+"plug-in" and "Monte-Carlo" are likelihoods to the power w under the sampler of the exact method,
+"mean guidance" one without the Jacobian under DDPM steps. dps, lgd, mpgd, dsg, freedom and tfg are
+the methods of `inverse.sample` as published, and their scale is an option of their own.
 
 Samples are kept in the folder of --work, round after round, and an interrupted run goes on there;
 it must be empty when prior, classifiers or methods are others. Written to
@@ -102,7 +105,7 @@ def report(
         y = torch.arange(CLASSES).repeat_interleave(torch.tensor([len(part) for part in x]))
         table.add(torch.cat(x), y, method=method, **facts)
         if shown:
-            label = f"{method}, w = {facts['scale']:g}" if "scale" in facts else method
+            label = f"{method}, scale {facts['scale']:g}" if "scale" in facts else method
             lines.append((label, torch.stack([part[0] for part in x])))
 
     add("real digits", [x_dev[:1000][y_dev[:1000] == c][: args.samples] for c in range(CLASSES)])

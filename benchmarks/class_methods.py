@@ -21,9 +21,9 @@ from inverse.likelihoods import (
     Scaled,
     TrainingFree,
 )
-from inverse.likelihoods.loss_guidance import Weight, constant
+from inverse.likelihoods.loss_guidance import Weight
 from inverse.posterior import Model
-from inverse.samplers import Ancestral, Multistep, Sampler, Spherical, TimeTravel
+from inverse.samplers import Ancestral, Multistep, Sampler
 from priors import Prior, geometric
 
 ROUND = 4
@@ -59,28 +59,20 @@ class Method:
 Lift = Callable[[Model, Tensor, Prior, float], Likelihood]
 """(classifier, classes, prior, w) -> the likelihood to the power w at every noise level."""
 
-Walk = Callable[[int, Prior, float], Sampler]
-"""(network calls, prior, w) -> a sampler."""
+Walk = Callable[[int, Prior], Sampler]
+"""(levels, prior) -> a sampler."""
 
 
-def multistep(calls: int, prior: Prior, w: float) -> Sampler:
-    return Multistep(geometric(calls, prior.sigma_range))
+def multistep(levels: int, prior: Prior) -> Sampler:
+    return Multistep(geometric(levels, prior.sigma_range))
 
 
-def at_half(calls: int, prior: Prior, w: float) -> Sampler:
-    return Multistep(geometric(calls // 2, prior.sigma_range))
+def at_half(levels: int, prior: Prior) -> Sampler:
+    return Multistep(geometric(levels // 2, prior.sigma_range))
 
 
-def old_noise_kept(calls: int, prior: Prior, w: float) -> Sampler:
-    return Ancestral(geometric(calls, prior.sigma_range), keep_noise=True)
-
-
-def twice_each(calls: int, prior: Prior, w: float) -> Sampler:
-    return TimeTravel(Ancestral(geometric(calls // 2, prior.sigma_range)), repeats=2)
-
-
-def spherical(calls: int, prior: Prior, w: float) -> Sampler:
-    return Spherical(geometric(calls, prior.sigma_range), ratio=w)
+def old_noise_kept(levels: int, prior: Prior) -> Sampler:
+    return Ancestral(geometric(levels, prior.sigma_range), keep_noise=True)
 
 
 def power(lift: Callable[[Model, Tensor], Likelihood]) -> Lift:
@@ -101,17 +93,8 @@ def manifold(m: Model, y: Tensor, prior: Prior, w: float) -> Likelihood:
     return TrainingFree(m, y, mu=variance(prior, w))
 
 
-def both(m: Model, y: Tensor, prior: Prior, w: float) -> Likelihood:
-    """Variance and mean guidance; the draws a tenth of r apart."""
-    spread = variance(prior, 0.01)
-    return TrainingFree(
-        m, y, rho=constant(w), mu=variance(prior, w), spread=lambda s: spread(s).sqrt(),
-        iterations=4,
-    )  # fmt: skip
-
-
-def relative(m: Model, y: Tensor, prior: Prior, w: float) -> Likelihood:
-    return TrainingFree(m, y, rho=constant(w), relative=True)
+def reverse_runs(m: Model, y: Tensor) -> Likelihood:
+    return ReverseRunLift(m, y, runs=8, steps=2, batch=80)
 
 
 def guided(lift: Lift, walk: Walk = multistep, classifier: str = "digits") -> Draw:
@@ -120,7 +103,7 @@ def guided(lift: Lift, walk: Walk = multistep, classifier: str = "digits") -> Dr
     def draw(prior: Prior, scale: float, levels: int, seed: int) -> Drawn:
         model, y = load_classifier(classifier), torch.arange(CLASSES)
         posterior = inverse.condition(prior, model, y, lift=lambda m, y: lift(m, y, prior, scale))
-        sampler, cost = walk(levels, prior, scale), posterior.cost
+        sampler, cost = walk(levels, prior), posterior.cost
         calls = sampler.network_calls or 0
         began = time.process_time()
         samples = inverse.sample(posterior, CLASSES * ROUND, sampler=sampler, seed=seed)
@@ -130,13 +113,16 @@ def guided(lift: Lift, walk: Walk = multistep, classifier: str = "digits") -> Dr
     return draw
 
 
-def named(method: str) -> Draw:
-    """A method of `inverse.sample`, at w = 1."""
+def named(method: str, *options: str, steps: Callable[[int], int] = int) -> Draw:
+    """A method of `inverse.sample` as published; its options are what `scale` stands for."""
 
     def draw(prior: Prior, scale: float, levels: int, seed: int) -> Drawn:
         posterior = inverse.condition(prior, load_classifier("digits"), torch.arange(CLASSES))
         began = time.process_time()
-        samples = inverse.sample(posterior, CLASSES * ROUND, method=method, steps=levels, seed=seed)
+        samples = inverse.sample(
+            posterior, CLASSES * ROUND, method=method, steps=steps(levels), seed=seed,
+            **dict.fromkeys(options, scale),
+        )  # fmt: skip
         seconds = (time.process_time() - began) / len(samples.x)
         spent = samples.diagnostics
         return Drawn(samples.x, spent["network_calls"], spent["jacobian_products"], seconds)
@@ -174,10 +160,6 @@ def unconditional(prior: Prior, scale: float, levels: int, seed: int) -> Drawn:
     return Drawn(samples.x, samples.diagnostics["network_calls"], 0, seconds)
 
 
-def reverse_runs(m: Model, y: Tensor) -> Likelihood:
-    return ReverseRunLift(m, y, runs=8, steps=2, batch=80)
-
-
 METHODS = (
     Method("unconditional", "", (1.0,), unconditional),
     Method(
@@ -185,13 +167,16 @@ METHODS = (
         guided(power(Exact), classifier="digits-noisy"),
     ),
     Method("plug-in", "digits", SCALES, guided(power(PlugIn))),
+    Method("Monte-Carlo", "digits", (1.0, 4.0), guided(monte_carlo)),
+    Method("mean guidance", "digits", SCALES, guided(manifold, old_noise_kept)),
+    # As published: at the default of their own scale.
     Method("dps", "digits", (1.0,), named("dps")),
-    Method("Monte-Carlo (LGD)", "digits", SCALES, guided(monte_carlo)),
-    Method("MPGD", "digits", SCALES, guided(manifold, old_noise_kept)),
-    Method("TFG", "digits", (1.0, 4.0), guided(both)),
-    Method("FreeDoM", "digits", (0.05, 0.2), guided(relative, twice_each)),
-    # Of the guidance its direction counts alone.
-    Method("DSG", "digits", (0.1, 0.2, 0.4), guided(power(PlugIn), spherical)),
+    Method("lgd", "digits", (1.0,), named("lgd")),
+    Method("mpgd", "digits", (1.0,), named("mpgd", "c")),
+    Method("dsg", "digits", (0.2,), named("dsg", "ratio")),
+    Method("freedom", "digits", (1.0,), named("freedom", "rho", steps=lambda n: 10 * n // 22)),
+    Method("tfg", "digits", (1.0,), named("tfg", "rho", "mu")),
     Method("TDS, 8 particles", "digits", (1.0,), twisted(8)),
+    # 8 runs of 3 calls at each of half the levels.
     Method("reverse runs", "digits", (1.0,), guided(power(reverse_runs), at_half)),
 )  # fmt: skip
