@@ -67,8 +67,8 @@ def multistep(levels: int, prior: Prior) -> Sampler:
     return Multistep(geometric(levels, prior.sigma_range))
 
 
-def at_half(levels: int, prior: Prior) -> Sampler:
-    return Multistep(geometric(levels // 2, prior.sigma_range))
+def few_levels(levels: int, prior: Prior) -> Sampler:
+    return Multistep(geometric(levels * 2 // 5, prior.sigma_range))
 
 
 def old_noise_kept(levels: int, prior: Prior) -> Sampler:
@@ -94,7 +94,7 @@ def manifold(m: Model, y: Tensor, prior: Prior, w: float) -> Likelihood:
 
 
 def reverse_runs(m: Model, y: Tensor) -> Likelihood:
-    return ReverseRunLift(m, y, runs=8, steps=2, batch=80)
+    return ReverseRunLift(m, y, runs=6, steps=4, batch=80)
 
 
 def guided(lift: Lift, walk: Walk = multistep, classifier: str = "digits") -> Draw:
@@ -177,6 +177,6 @@ METHODS = (
     Method("freedom", "digits", (1.0,), named("freedom", "rho", steps=lambda n: 10 * n // 22)),
     Method("tfg", "digits", (1.0,), named("tfg", "rho", "mu")),
     Method("TDS, 8 particles", "digits", (1.0,), twisted(8)),
-    # 8 runs of 3 calls at each of half the levels.
-    Method("reverse runs", "digits", (1.0,), guided(power(reverse_runs), at_half)),
+    # 6 runs of 7 calls at each of 20 levels.
+    Method("reverse runs", "digits", (1.0,), guided(power(reverse_runs), few_levels)),
 )  # fmt: skip
