@@ -44,9 +44,9 @@ def sample(
             draws where it has them and no steps are asked for.
         n: number of samples; where y holds P measurements a multiple of P, and samples p n / P ...
             (p + 1) n / P - 1 are of the p-th. Particle methods weigh the samples of a measurement.
-        method: a name from `inverse.methods()`, with the paper's defaults. By default: exact
-            where the posterior is known exactly, mmps where the forward models are linear, dps
-            elsewhere; a posterior with a lift of the caller's own keeps it.
+        method: a name from `inverse.methods()`, with the paper's defaults. By default the first
+            that can of exact, mmps, dps, unscented (black boxes with independent noise) and scg
+            (other black boxes); a posterior with a lift of the caller's own keeps it.
         steps: noise levels to go through; by default the method's.
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.

@@ -19,6 +19,7 @@ from forward_models import (
     from_simulator,
 )
 from inverse.likelihoods import (
+    Absorbed,
     Cost,
     Exact,
     GaussianLift,
@@ -29,6 +30,7 @@ from inverse.likelihoods import (
     ReverseRunLift,
     Scaled,
     ScoreALD,
+    Tweedie,
     Zero,
 )
 
@@ -173,8 +175,11 @@ def test_reverse_runs_serve_black_boxes():
         exact, mean = quadrature(curved(), ONE, lambda z, law=law: law.log_prob(z[:, 0]))
         assert abs(float(value[i]) - exact) < 0.05
         assert abs(float(shift[i]) - (mean - float(given.x0[i]))) < 0.02
+    smooth = MonteCarloLift(curved(), ONE, scale=0.7)
+    black = MonteCarloLift(curved(differentiable=False), ONE, scale=0.7)
+    torch.testing.assert_close(black.log_likelihood(given), smooth.log_likelihood(given))
     with pytest.raises(TypeError, match="black box"):
-        MonteCarloLift(curved(differentiable=False), ONE, scale=0.7)
+        black.shift(given)
 
 
 def test_reverse_runs_count_their_network_calls_and_take_no_product():
@@ -270,8 +275,11 @@ def test_scaled_multiplies_both_and_is_exact_at_one():
     twice = Scaled(exact, 2.0)
     torch.testing.assert_close(twice.shift(given), 2 * exact.shift(given))
     torch.testing.assert_close(twice.log_likelihood(given), 2 * exact.log_likelihood(given))
-    assert Scaled(exact, 1.0).exact_at(0.5)
-    assert not twice.exact_at(0.5)
+    _, model, z, _ = problem()
+    absorbed = Absorbed(GaussianLift(model, z, Tweedie()))
+    assert Scaled(absorbed, 1.0).exact_at(absorbed.threshold)
+    assert not Scaled(absorbed, 2.0).exact_at(absorbed.threshold)
+    assert not exact.exact_at(0.5)
     assert twice.cost == exact.cost
     with pytest.raises(ValueError, match="scale must be a finite number > 0"):
         Scaled(exact, 0.0)

@@ -65,7 +65,9 @@ def test_black_boxes_run_under_the_methods_that_only_evaluate():
     able = [m.name for m in inverse.methods() if m.refusal(posterior) is None]
     assert {"bootstrap", "enkg", "scg"} <= set(able) <= {"unscented", "bootstrap", "enkg", "scg"}
     with pytest.raises(ValueError, match=r"black box.* Methods that can: .*bootstrap, enkg, scg$"):
-        inverse.sample(posterior, n=2)
+        inverse.sample(posterior, n=2, method="dps")
+    assert inverse.sample(posterior, n=2, steps=4).diagnostics["method"] == "unscented"
+    assert inverse.sample(POSTERIORS["black box"](), steps=4).diagnostics["method"] == "scg"
     for name in able:
         assert inverse.sample(posterior, n=4, method=name, steps=4, seed=0).x.isfinite().all()
     with pytest.raises(ValueError, match=r"no operator.* Methods that can: bootstrap, scg$"):

@@ -337,7 +337,7 @@ def test_refusals_name_what_came_and_what_can():
     with pytest.raises(ValueError, match="n must be 2 or a multiple of it, got 3"):
         inverse.sample(inverse.condition(prior, model, torch.cat([y, y])), n=3)
     network = priors.NetworkPrior(lambda x, t: x, "epsilon", (6,))
-    with pytest.raises(ValueError, match=r"no closed form.*Methods that can: dps, pigdm"):
+    with pytest.raises(ValueError, match=r"no closed form.*Methods that can: mmps, pigdm"):
         inverse.sample(inverse.condition(network, model, y), method="exact")
 
     class Saturated(ForwardModel):

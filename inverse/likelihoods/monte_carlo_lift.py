@@ -38,18 +38,20 @@ class MonteCarloLift(Likelihood):
         draws: K; 10 in the published comparisons.
         seed: of the draws.
     Raises:
-        TypeError: a time-dependent model, or a black box. ValueError: numbers out of range.
+        TypeError: a time-dependent model; when shifted, a black box, of which the density is there.
+        ValueError: numbers out of range.
 
     Paper: Song et al., "Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation",
     2023, https://proceedings.mlr.press/v202/song23k.html
     """
 
     needs_covariance = True
+    weighs_with_covariance = False
 
     def __init__(
         self, model: ForwardModel, y: Tensor, *, scale: float, draws: int = 10, seed: int = 0
     ) -> None:
-        check_model(model, "MonteCarloLift")
+        check_model(model, "MonteCarloLift", differentiable=False)
         self.model, self.y = model, y
         self.scale, self.draws = positive(scale, "scale"), whole(draws, "draws")
         self.seed = seed
@@ -61,6 +63,7 @@ class MonteCarloLift(Likelihood):
         return self._objective(moments)(moments.x0)
 
     def evaluate(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        check_model(self.model, "the shift of MonteCarloLift")
         f = self._objective(moments)
         value, u = ascent(f, moments.x0)
         d = moments.covariance(u)

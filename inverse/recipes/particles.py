@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
+from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import geometric
 
-from ..lift import default_lift
+from ..lift import Model, default_lift, linearisable
+from ..likelihoods import Likelihood, MonteCarloLift
 from ..particles import (
     BestOf,
     DecoupledDiffusion,
@@ -29,11 +33,19 @@ def _tds(
     )
 
 
-def _bootstrap(posterior: Posterior, steps: int, *, resample_below: float = 0.5) -> Recipe:
+def _bootstrap(
+    posterior: Posterior, steps: int, *, resample_below: float = 0.5, draws: int = 128
+) -> Recipe:
+    scale = posterior.prior.scale
+
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        known = isinstance(model, TimeDependent | LinearGaussian) or linearisable(model)
+        if isinstance(model, ForwardModel) and not known:
+            return MonteCarloLift(model, y, scale=scale, draws=draws)
+        return default_lift(model, y)
+
     levels = geometric(steps, posterior.sigma_range)
-    return Recipe(
-        posterior.lifted(default_lift), TwistedFilter(levels, resample_below, guided=False)
-    )
+    return Recipe(posterior.lifted(lift), TwistedFilter(levels, resample_below, guided=False))
 
 
 def _mcgdiff(
