@@ -9,8 +9,8 @@ from torch import Tensor
 
 from forward_models import LinearGaussian
 
+from ..checks import positive
 from .likelihood import Likelihood, Moments
-from .smoothed import positive
 
 
 @final

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from forward_models import ForwardModel
 
+from ..checks import whole
 from .likelihood import Cost, Likelihood, Moments
-from .smoothed import Objective, ascent, check_model, safe_step, smoothed, whole
+from .smoothed import Objective, ascent, check_model, safe_step, smoothed
 
 Weight = Callable[[Tensor], Tensor]
 """A strength that follows the noise level: sigma -> weight, of one shape, data units."""

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from forward_models import ForwardModel
 
+from ..checks import positive, whole
 from .likelihood import Likelihood, Moments
-from .smoothed import Objective, ascent, check_model, positive, safe_step, smoothed, whole
+from .smoothed import Objective, ascent, check_model, safe_step, smoothed
 
 
 @final

@@ -10,8 +10,9 @@ from torch import Tensor
 from forward_models import ForwardModel
 from priors import Prior
 
+from ..checks import whole
 from .likelihood import Cost, Likelihood, Moments
-from .smoothed import check_model, fixed_normal, log_likelihoods, log_mean, whole
+from .smoothed import check_model, fixed_normal, log_likelihoods, log_mean
 
 RHO = 7.0
 

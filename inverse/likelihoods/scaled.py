@@ -6,8 +6,8 @@ from typing import final
 
 from torch import Tensor
 
+from ..checks import positive
 from .likelihood import Cost, Likelihood, Moments
-from .smoothed import positive
 
 
 @final

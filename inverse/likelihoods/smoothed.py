@@ -89,20 +89,6 @@ def safe_step(f: Objective, z: Tensor, value: Tensor, gradient: Tensor, d: Tenso
     return shaped(torch.where(f(z + shaped(t) * d) >= value, t, 0))
 
 
-def positive(value: float, name: str) -> float:
-    """A finite number > 0, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
-    return float(value)
-
-
-def whole(value: int, name: str) -> int:
-    """An integer >= 1, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return value
-
-
 def check_model(model: object, name: str, differentiable: bool = True) -> None:
     """Refuse what is no forward model of clean images, or a black box where a gradient is taken."""
     if not isinstance(model, ForwardModel):

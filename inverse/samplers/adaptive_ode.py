@@ -10,7 +10,7 @@ from torch import Tensor
 
 from priors import Prior
 
-from .langevin import positive, whole
+from ..checks import positive, whole
 from .sampler import DivergenceError, Noise, Past, Sampler
 
 _LONGEST = 1.0

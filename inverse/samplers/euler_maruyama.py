@@ -10,7 +10,7 @@ from torch import Tensor
 
 from priors import Prior, Schedule
 
-from .langevin import positive
+from ..checks import positive
 from .sampler import Noise, Past, Sampler
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import final
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from priors import Prior
 
+from ..checks import positive, whole
 from .sampler import Noise, Past, Sampler
 
 
@@ -66,17 +66,3 @@ class Langevin(Sampler):
     ) -> tuple[Tensor, Tensor]:
         score = prior.score(x, sigma)
         return langevin_step(x, score, self.step_size, eps()), x + sigma**2 * score
-
-
-def positive(value: float, name: str) -> float:
-    """A finite number > 0, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
-    return float(value)
-
-
-def whole(value: int, name: str) -> int:
-    """An integer >= 1, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    return value

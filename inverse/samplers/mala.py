@@ -9,7 +9,8 @@ from torch import Tensor
 
 from priors import Prior
 
-from .langevin import langevin_step, positive, whole
+from ..checks import positive, whole
+from .langevin import langevin_step
 from .sampler import Noise, Past, Sampler
 
 

@@ -10,12 +10,13 @@ from torch import Tensor
 from priors import VP, Prior, grid
 from priors.grids import unit_of
 
+from ..checks import whole
 from .adaptive_ode import AdaptiveODE
 from .ancestral import Ancestral
 from .annealed_langevin import AnnealedLangevin
 from .euler_maruyama import EulerMaruyama
 from .heun import Heun
-from .langevin import Langevin, whole
+from .langevin import Langevin
 from .mala import MALA
 from .multistep import Multistep
 from .predictor_corrector import PredictorCorrector

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from priors import Prior
 
-from .langevin import whole
+from ..checks import whole
 from .sampler import Noise, Past, Sampler
 
 
