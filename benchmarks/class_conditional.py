@@ -84,7 +84,7 @@ def picture(rows: list[tuple[str, Tensor]], file: Path) -> None:
         axis.set_yticks([])
         axis.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=7)
     figure.subplots_adjust(0.24, 0.005, 0.995, 0.995, hspace=0.04)
-    figure.savefig(file, dpi=100)
+    figure.savefig(file, dpi=75)
     plt.close(figure)
 
 
