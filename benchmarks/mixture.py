@@ -10,9 +10,10 @@ alpha_T = 0.0066: x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps uniform in a
 
     exact            the exact posterior score, ancestral: what discretisation alone costs
     exact start      the same from an exact draw at the first level
-    DPS a/b          zeta = a, eta = b, the published step without bounds
+    DPS a/b          zeta = a, eta = b, x' moved by -zeta grad |r|^2 / |r|, without bounds
     PiGDM score      r^2 = sigma^2 / (1 + sigma^2) as a score, eta = 1
-    PiGDM released   the published code's step: alpha alpha' r^2 g added to x', whatever its length
+    PiGDM released   the published code's step: alpha alpha' J^T A^+ r added to x', whatever its
+                     length and the noise of y
     TMPD             the full covariance of x0 given x, eta = 1
 
 Every run is a line of a JSON file, skipped when present; the summary goes to
@@ -32,6 +33,7 @@ from mixture_runs import Drawn, Runs, parse_cell, report
 from torch import Tensor
 
 import inverse
+from forward_models import LinearGaussian
 from inverse.likelihoods import (
     GaussianLift,
     Isotropic,
@@ -138,13 +140,19 @@ def walked(lift: Lift | None, eta: float = 1.0, exact_start: bool = False):  # t
 
 
 def dps(zeta: float, eta: float) -> Lift:
+    # grad |r|^2 / |r| = 2 grad |r|.
     return lambda model, y: NormalizedPlugIn(
-        model, y, zeta=zeta, schedule=SCHEDULE, steps=STEPS, eta=eta, bounded=False
+        model, y, zeta=2 * zeta, schedule=SCHEDULE, steps=STEPS, eta=eta, bounded=False
     )
 
 
-def pigdm(model, y) -> Likelihood:  # type: ignore[no-untyped-def]
+def pigdm(model: LinearGaussian, y: Tensor) -> Likelihood:
     return GaussianLift(model, y, Isotropic(s=1.0))
+
+
+def released(model: LinearGaussian, y: Tensor) -> Likelihood:
+    noiseless = LinearGaussian(model.operator, 1e-5)  # A^T (r^2 A A^T)^-1 = A^+ / r^2
+    return ReleasedStep(pigdm(noiseless, y))
 
 
 REFERENCE: dict[str, Callable[[Problem], Drawn]] = {
@@ -153,7 +161,7 @@ REFERENCE: dict[str, Callable[[Problem], Drawn]] = {
     "DPS 0.1/0.85": walked(dps(0.1, 0.85), 0.85),
     "DPS 1/0.6": walked(dps(1.0, 0.6), 0.6),
     "PiGDM score": walked(pigdm),
-    "PiGDM released": walked(lambda model, y: ReleasedStep(pigdm(model, y))),
+    "PiGDM released": walked(released),
     "TMPD": walked(lambda model, y: GaussianLift(model, y, Tweedie())),
 }
 

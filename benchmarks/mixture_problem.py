@@ -17,7 +17,9 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,6 +155,11 @@ class Problem:
         """n independent draws of the posterior; streams are independent."""
         return self.truth.sample(n, torch.Generator().manual_seed(1000 * stream + self.seed))
 
+    @cached_property
+    def distance(self) -> SlicedWasserstein:
+        """To 2000 exact draws."""
+        return SlicedWasserstein(self.exact(2000, stream=1), self.seed)
+
 
 def problem(d: int, m: int, seed: int) -> Problem:
     source = torch.Generator().manual_seed(seed)
@@ -173,17 +180,35 @@ def problem(d: int, m: int, seed: int) -> Problem:
     return Problem(d, m, seed, IsotropicMixture(mixture), model, y.unsqueeze(0), A, sigma_y, truth)
 
 
-def sliced_wasserstein(x: Tensor, weights: Tensor, other: Tensor, slices: int = 500) -> float:
-    """Mean over random directions of the W1 distance of the projections; `other` unweighted."""
-    source = torch.Generator().manual_seed(0)
-    directions = torch.randn(x.shape[1], slices, generator=source, dtype=torch.float64)
-    directions = directions / directions.norm(dim=0)
-    projected = torch.cat([x.double(), other.double()]) @ directions
-    against = torch.full((len(other),), -1 / len(other), dtype=torch.float64)
-    signed = torch.cat([weights.double(), against])
-    projected, order = projected.sort(0)
-    gap = signed[order].cumsum(0)[:-1].abs()  # |F - G| between neighbouring points
-    return float((gap * projected.diff(dim=0)).sum(0).mean())
+class SlicedWasserstein:
+    """Mean over random directions of the W1 distance between projections on them.
+
+    Args:
+        other: (n', d) unweighted samples that all sets are compared with.
+        seed: of the directions.
+    """
+
+    def __init__(self, other: Tensor, seed: int = 0, slices: int = 500) -> None:
+        source = torch.Generator().manual_seed(seed)
+        directions = torch.randn(slices, other.shape[1], generator=source, dtype=torch.float64)
+        self.directions = directions / directions.norm(dim=1, keepdim=True)
+        self.other = np.sort(self._projected(other), axis=1)
+
+    def _projected(self, x: Tensor) -> np.ndarray:
+        return (self.directions @ x.double().mT).numpy()
+
+    def __call__(self, x: Tensor, weights: Tensor | None = None) -> float:
+        """W1 between x (n, d), weighted (n,) or not, and `other`."""
+        projected, count = self._projected(x), self.other.shape[1]
+        if weights is None and count % len(x) == 0:
+            quantiles = np.repeat(np.sort(projected, axis=1), count // len(x), axis=1)
+            return float(np.abs(quantiles - self.other).mean())
+        w = np.full(len(x), 1 / len(x)) if weights is None else weights.double().numpy()
+        both = np.concatenate([projected, self.other], axis=1)
+        signed = np.concatenate([w, np.full(count, -1 / count)])
+        order = np.argsort(both, axis=1)
+        gap = np.abs(signed[order].cumsum(1)[:, :-1])  # |F - G| between neighbouring points
+        return float((gap * np.diff(np.take_along_axis(both, order, 1), axis=1)).sum(1).mean())
 
 
 def coverage(problem: Problem, x: Tensor, weights: Tensor, level: float = 0.9) -> float:
@@ -222,7 +247,7 @@ def judge(problem: Problem, x: Tensor, weights: Tensor | None) -> dict[str, floa
     modes = w @ problem.prior.log_responsibilities(x, 0.0).exp()
     residual = (problem.y - x @ problem.A.mT) / problem.sigma_y
     return {
-        "sw": sliced_wasserstein(x, w, problem.exact(2000, stream=1)),
+        "sw": problem.distance(x, weights),
         "tv": float((modes - problem.truth.weights.double()).abs().sum() / 2),
         "chi2": float(w @ residual.square().mean(-1)),
         "coverage": coverage(problem, x, w),

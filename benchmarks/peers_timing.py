@@ -1,0 +1,108 @@
+"""Seconds a step over the network calls it needs: ours and the peers' on the network of digits.
+
+    python benchmarks/peers_timing.py [--batch 4] [--steps 4] [--repeats 3]
+
+Half the pixels of images 28 x 28, measured. A step costs the difference of runs over twice `steps`
+levels and over `steps`, by `steps`: processor seconds of one thread, the least of the repeats. It
+is divided by the cost of what the method cannot do without: one denoised batch, and where it
+differentiates through the network one vector-Jacobian product with it. Written to
+benchmarks/results/peers_timing.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from peers_mixture import libraries
+from peers_task import Task
+from torch import Tensor
+
+import inverse
+import priors
+from forward_models import Inpainting, LinearGaussian
+
+WITHOUT_JACOBIAN = ("diffpir", "DDRM", "ALD", "score-SDE", "ILVR", "JFPS")
+OURS = ("dps", "pigdm", "mmps", "diffpir")
+SIGMA = 0.05
+
+
+def cost(run: Callable[[int], object], steps: int, repeats: int) -> float:
+    """Processor seconds of one step."""
+
+    def least(count: int) -> float:
+        taken = []
+        for _ in range(repeats):
+            start = time.process_time()
+            run(count)
+            taken.append(time.process_time() - start)
+        return min(taken)
+
+    return (least(2 * steps) - least(steps)) / steps
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--repeats", type=int, default=3)
+    folder = Path(__file__).parent / "results"
+    parser.add_argument("--out", type=Path, default=folder / "peers_timing.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    prior = priors.load("digits")
+    shape, n = prior.event_shape, options.batch
+    source = torch.Generator().manual_seed(0)
+    mask = torch.rand(shape, generator=source) < 0.5
+    x0 = torch.rand(n, *shape, generator=source)
+    model = LinearGaussian(Inpainting(mask), SIGMA)
+    y = model.simulate(x0[:1], source)
+    rows = torch.eye(mask.numel(), dtype=torch.float64)[mask.flatten()]
+    seen, level = y.flatten(1)[:, mask.flatten()], torch.full((n,), 0.3)
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        return prior.denoise(x.float(), sigma.float()).to(x)
+
+    def forward(count: int) -> None:
+        with torch.no_grad():
+            for _ in range(count):
+                denoise(x0, level)
+
+    def backward(count: int) -> None:
+        for _ in range(count):
+            x0_hat, product = prior.covariance(x0, level)
+            product(x0_hat)
+
+    calls = {"forward": cost(forward, options.steps, options.repeats),
+             "forward and vjp": cost(backward, options.steps, options.repeats)}  # fmt: skip
+    print({k: f"{1e3 * v:.1f} ms" for k, v in calls.items()}, flush=True)
+    posterior = inverse.condition(prior, model, y)
+    tasks: dict[str, Callable[[int], object]] = {}
+    for name in OURS:
+        tasks[f"inverse {name}"] = lambda count, name=name: inverse.sample(
+            posterior, n, method=name, steps=count, seed=0
+        )
+    for library, module in libraries().items():
+        for name in module.METHODS:
+            tasks[f"{library} {name}"] = lambda count, module=module, name=name: module.run(
+                name, Task(shape, denoise, rows, SIGMA, seen, 0.0, 1.0, 0.3, n, count, 0)
+            )
+    results: dict[str, object] = {"batch": n, "torch": torch.__version__, "seconds": calls}
+    methods = {}
+    for name, run in tasks.items():
+        jacobian = not any(word in name.lower() for word in map(str.lower, WITHOUT_JACOBIAN))
+        needed = calls["forward and vjp" if jacobian else "forward"]
+        each = cost(run, options.steps, options.repeats)
+        methods[name] = {"seconds": round(each, 5), "over needed": round(each / needed, 3)}
+        print(
+            f"{name:28} {1e3 * each:7.1f} ms a step, {each / needed:5.2f} of its calls", flush=True
+        )
+    options.out.write_text(json.dumps({**results, "methods": methods}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
