@@ -5,7 +5,7 @@
 The problem and its figures: mixture_problem.py. 1000 samples (or particles, weighted) a method, the
 exact denoiser, 100 noise levels. Named methods (`inverse.methods()`, all that can sample this
 posterior) walk their own grid, which is geometric over the prior's range unless their paper has
-another. The reference settings walk the grid of the paper of this problem, whose noisy data end at
+another; "absorbed" is `absorb=True`. The reference settings walk the grid of the paper of this problem, whose noisy data end at
 alpha_T = 0.0066: x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps uniform in alpha, from N(0, I):
 
     exact            the exact posterior score, ancestral: what discretisation alone costs
@@ -104,13 +104,13 @@ def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) ->
     )
 
 
-def named(name: str) -> Callable[[Problem], Drawn]:
+def named(name: str, **options: bool) -> Callable[[Problem], Drawn]:
     """A method of `inverse.methods()` at 100 noise levels."""
 
     def run(p: Problem) -> Drawn:
         def sample(prior: Prior) -> tuple[Tensor, Tensor | None]:
             posterior = inverse.condition(prior, p.model, p.y)
-            found = inverse.sample(posterior, N, method=name, steps=STEPS, seed=p.seed)
+            found = inverse.sample(posterior, N, method=name, steps=STEPS, seed=p.seed, **options)
             return found.x, found.weights
 
         return drawn(sample, p.prior)
@@ -183,6 +183,7 @@ def all_methods() -> dict[str, Callable[[Problem], Drawn]]:
         "floor": floor, "prior": prior_draws,
         **{f"reference: {name}": run for name, run in REFERENCE.items()},
         **{f"inverse {name}": named(name) for name in able},
+        **{f"inverse {name}, absorbed": named(name, absorb=True) for name in ("mmps", "tds")},
     }  # fmt: skip
 
 
