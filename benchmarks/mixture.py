@@ -5,8 +5,9 @@
 The problem and its figures: mixture_problem.py. 1000 samples (or particles, weighted) a method, the
 exact denoiser, 100 noise levels. Named methods (`inverse.methods()`, all that can sample this
 posterior) walk their own grid, which is geometric over the prior's range unless their paper has
-another; "absorbed" is `absorb=True`. The reference settings walk the grid of the paper of this problem, whose noisy data end at
-alpha_T = 0.0066: x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps uniform in alpha, from N(0, I):
+another; "absorbed" is `absorb=True`. The reference settings walk the grid of the problem's paper,
+whose noisy data end at alpha_T = 0.0066: x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps uniform
+in alpha, from N(0, I):
 
     exact            the exact posterior score, ancestral: what discretisation alone costs
     exact start      the same from an exact draw at the first level
