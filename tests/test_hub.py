@@ -1,5 +1,6 @@
 """Hub ids: the cache as huggingface_hub lays it out, and downloads that are asked for."""
 
+import importlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from huggingface_hub.errors import HfHubHTTPError
 from pipelines import images, tiny, write
 
 import priors
@@ -80,16 +82,40 @@ def test_a_folder_of_that_name_goes_first(cache: Path, folder: Path, tmp_path: P
     assert torch.equal(priors.load(NAME).denoise(images(1), 1.0), expected)
 
 
-def test_offline_and_unreachable(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE forbids to download it"):
         priors.load(NAME)
+
+
+def transport_errors() -> list[type[Exception]]:
+    """What the client's transport raises where there is no route, and an error known to nobody."""
+    module: Any = importlib.import_module(
+        next(kind.__module__ for kind in HfHubHTTPError.__bases__ if kind is not OSError)
+    )
+    connect = getattr(module, "ConnectError", None) or module.ConnectionError
+    return [connect, ConnectionError, type("Unknown", (Exception,), {})]
+
+
+@pytest.mark.parametrize("kind", transport_errors())
+@pytest.mark.parametrize("step", ["model_info", "snapshot_download"])
+def test_unreachable(
+    kind: type[Exception], step: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = huggingface_hub.snapshot_download
+
+    def unreachable(*args: Any, **options: Any) -> Any:
+        if options.get("local_files_only"):
+            return local(*args, **options)
+        raise kind("Name or service not known")
+
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-
-    def unreachable(*args: Any, **kwargs: Any) -> None:
-        raise ConnectionError("no route")
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    with pytest.raises(FileNotFoundError, match=r"the hub cannot be reached .*ConnectionError"):
+    if step == "model_info":
+        monkeypatch.setattr(huggingface_hub.HfApi, step, unreachable)
+    else:
+        monkeypatch.setattr(hub, "_listing", lambda name, revision: {})
+        monkeypatch.setattr(huggingface_hub, step, unreachable)
+    message = rf"the hub cannot be reached .*\({kind.__name__}: Name or service not known\)"
+    with pytest.raises(FileNotFoundError, match=message):
         priors.load(NAME)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,30 +43,46 @@ def fetch(name: str, revision: str, max_parameters: int) -> Path:
     cached = _cached(name, revision)
     if cached is not None:
         return cached
-    from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     if constants.is_offline_mode():
         raise FileNotFoundError(
             f"{name} at {revision} is not whole in the hub's cache, and HF_HUB_OFFLINE forbids to "
             "download it: unset HF_HUB_OFFLINE, or copy the folder here and pass its path"
         )
-    try:
-        files = wanted(_listing(name, revision))
-        size = sum(files.values())
-        if size > 4 * max_parameters + 2**26:
-            raise ValueError(
-                f"{name} has {size} bytes of weights, more than max_parameters = {max_parameters} "
-                "at four bytes each; raise max_parameters if that is meant"
-            )
+    with _asking(name, revision):
+        listing = _listing(name, revision)
+    files = wanted(listing)
+    size = sum(files.values())
+    if size > 4 * max_parameters + 2**26:
+        raise ValueError(
+            f"{name} has {size} bytes of weights, more than max_parameters = {max_parameters} "
+            "at four bytes each; raise max_parameters if that is meant"
+        )
+    with _asking(name, revision):
         return Path(snapshot_download(name, revision=revision, allow_patterns=sorted(files)))
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+
+
+@contextmanager
+def _asking(name: str, revision: str) -> Iterator[None]:
+    """What the hub's client raises, as FileNotFoundError; its transports have their own errors."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (
+        errors.RepositoryNotFoundError,
+        errors.RevisionNotFoundError,
+        errors.HFValidationError,
+    ) as error:
         raise FileNotFoundError(
             f"no folder or file {name!r}, and the hub has no such repository at {revision!r:.80}"
         ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:
         raise FileNotFoundError(
             f"no folder or file {name!r}, and the hub cannot be reached to download it "
-            f"({type(error).__name__}): check the connection, or pass the path of a folder"
+            f"({type(error).__name__}: {error!s:.120}): check the connection, or pass the path of "
+            "a folder"
         ) from error
 
 
