@@ -263,8 +263,12 @@ def test_conditions_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     save_file({"a": prompt(), "b": prompt()}, tmp_path / "two.safetensors")
     with pytest.raises(ValueError, match="must hold one tensor, or one called prompt_embeds"):
         priors.load(folder, prompt_embeds=tmp_path / "two.safetensors")
-    with pytest.raises(ValueError, match="are of latent pipelines"):
+    with pytest.raises(ValueError, match="guidance_scale is for latent pipelines"):
         priors.load("digits", guidance_scale=2.0)
+    for name in ("digits", "digits-mixture"):
+        for scale in (None, 2.0):
+            with pytest.raises(ValueError, match=rf"^{name} takes no text; leave prompt_embeds"):
+                priors.load(name, prompt_embeds="a seven", guidance_scale=scale)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +279,7 @@ def test_conditions_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         ("model_index.json", {"unet": ["diffusers", "FluxTransformer2DModel"]}, "Flux.*DiTTrans"),
         ("model_index.json", {"vae": ["diffusers", "AutoencoderDC"]}, "AutoencoderDC.*VQModel"),
         ("model_index.json", {"scheduler": ["diffusers", "LCMScheduler"]}, "LCM.*supported"),
+        ("model_index.json", {"scheduler": None}, "must name a scheduler; known: DDIM"),
         ("model_index.json", {"transformer": ["diffusers", "X"]}, "one of unet and transformer"),
         ("vae/config.json", {"scaling_factor": 0.0}, "scaling_factor must be positive"),
         ("vae/config.json", {"latents_mean": [0.0]}, "latents_mean must be 4 numbers"),
@@ -291,6 +296,23 @@ def test_conditions_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
 def test_folders_that_do_not_fit(file: str, changes: Any, message: str, folder: Path) -> None:
     edit(folder / file, **changes)
     with pytest.raises(ValueError, match=message):
+        priors.load(folder, prompt_embeds=prompt())
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"_class_name": "StableDiffusionXLPipeline"},
+        {"_class_name": "StableDiffusionXLPipeline", "vae": None},
+        {"_class_name": "StableDiffusionXLImg2ImgPipeline", "text_encoder_2": ["a", "b"]},
+    ],
+)
+@pytest.mark.parametrize("scheduler", [None, ["diffusers", "EulerDiscreteScheduler"]])
+def test_stable_diffusion_xl_is_refused_by_its_name(
+    index: dict[str, Any], scheduler: Any, folder: Path
+) -> None:
+    edit(folder / "model_index.json", **index, scheduler=scheduler)
+    with pytest.raises(ValueError, match="Stable Diffusion XL is not supported: its network asks"):
         priors.load(folder, prompt_embeds=prompt())
 
 

@@ -173,6 +173,16 @@ def test_save_refuses(changes: dict[str, Any], message: str, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_save_says_what_it_takes(tmp_path: Path) -> None:
+    prior = priors.Gaussian(torch.zeros(1, 8, 8), 1.0)
+    message = "unet must be a diffusers UNet2DModel, got Gaussian; save_analytic writes a Gaussian"
+    with pytest.raises(TypeError, match=message):
+        priors.save(prior, tmp_path)  # type: ignore[arg-type]
+    for name in ("event_shape", "data_range", "sigma_range"):
+        with pytest.raises(TypeError, match="save needs event_shape, data_range and sigma_range"):
+            priors.save(tiny(), tmp_path, **{**SAVED, name: None})
+
+
 def test_save_refuses_networks_it_cannot_describe(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="must be a diffusers UNet2DModel, got SpaceToDepth"):
         priors.save(SpaceToDepth(tiny(), 2), tmp_path, **SAVED)

@@ -26,9 +26,11 @@ _NOT_RUN = ("text_encoder", "tokenizer", "safety_checker", "feature_extractor")
 
 
 def is_latent(root: Path) -> bool:
-    """Whether a pipeline folder names an autoencoder."""
+    """Whether a pipeline folder names an autoencoder, or its pipeline cannot be without one."""
     index = read_json(root, "model_index.json")
-    return any(index.get(name) not in (None, [None, None]) for name in AUTOENCODERS)
+    return _is_xl(index) or any(
+        index.get(name) not in (None, [None, None]) for name in AUTOENCODERS
+    )
 
 
 def build_latent(
@@ -70,7 +72,13 @@ def _parts(root: Path) -> dict[str, Part]:
     """The parts that model_index.json names, as far as a denoiser and its decoder need them."""
     parts = {}
     known = (*NETWORKS, *AUTOENCODERS, "scheduler")
-    for name, value in read_json(root, "model_index.json").items():
+    index = read_json(root, "model_index.json")
+    if _is_xl(index):
+        raise ValueError(
+            "Stable Diffusion XL is not supported: its network asks for a pooled prompt and the "
+            "image's sizes beside one prompt embedding"
+        )
+    for name, value in index.items():
         if name.startswith("_") or not isinstance(value, list) or value == [None, None]:
             continue
         if name in _NOT_RUN:
@@ -83,10 +91,15 @@ def _parts(root: Path) -> dict[str, Part]:
         if len(value) != 2 or value[0] != "diffusers" or not isinstance(value[1], str):
             raise ValueError(f"model_index.json: {name} is {value!r:.120}, not a part of diffusers")
         parts[name] = Part(root, name, value[1])
-    if "scheduler" not in parts or parts["scheduler"].kind not in SCHEDULERS:
-        came = parts["scheduler"].kind if "scheduler" in parts else "none"
+    if "scheduler" not in parts:
+        raise ValueError(f"model_index.json must name a scheduler; known: {', '.join(SCHEDULERS)}")
+    if (came := parts["scheduler"].kind) not in SCHEDULERS:
         raise ValueError(f"scheduler {came!r:.80} is not supported; known: {', '.join(SCHEDULERS)}")
     return parts
+
+
+def _is_xl(index: dict[str, Any]) -> bool:
+    return str(index.get("_class_name")).startswith("StableDiffusionXL")
 
 
 def _one(parts: dict[str, Part], names: tuple[str, ...]) -> Part:

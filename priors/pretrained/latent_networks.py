@@ -49,9 +49,6 @@ class Conditions:
     negative_prompt_embeds: Tensor | str | os.PathLike[str] | None = None
     guidance_scale: float | None = None
 
-    def __bool__(self) -> bool:
-        return any(value is not None for value in vars(self).values())
-
     def refuse_prompts(self, why: str) -> None:
         if self.prompt_embeds is not None or self.negative_prompt_embeds is not None:
             raise ValueError(f"{why}; leave prompt_embeds and negative_prompt_embeds out")

@@ -131,23 +131,23 @@ def _read(
         from ..analytic.files import is_analytic, read_analytic
 
         if is_analytic(path):
-            _refuse(conditions)
+            _refuse(conditions, options.source)
             return read_analytic(path, options, max_parameters)
         if is_latent(path):
             return build_latent(path, options, conditions, max_parameters)
-        _refuse(conditions)
+        _refuse(conditions, options.source)
         return build_pipeline(path, options, max_parameters)
-    _refuse(conditions)
+    _refuse(conditions, options.source)
     content = read_checkpoint(path, max_parameters)
     return build(content, settings_beside(path) if settings is None else settings, options)
 
 
-def _refuse(conditions: Conditions) -> None:
-    if conditions:
+def _refuse(conditions: Conditions, source: str) -> None:
+    conditions.refuse_prompts(f"{source} takes no text")
+    if conditions.guidance_scale is not None:
         raise ValueError(
-            "prompt_embeds, negative_prompt_embeds and guidance_scale are of latent pipelines; "
-            "guide others by ClassifierFreeGuidance(load(..., class_label=k), "
-            'load(..., class_label="null"), scale)'
+            "guidance_scale is for latent pipelines; guide others by "
+            'ClassifierFreeGuidance(load(..., class_label=k), load(..., class_label="null"), scale)'
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from ..network import NetworkPrior
+from ..prior import Prior
 from ..ranges import pair, rescaled
 from ..schedule import Schedule
 from .diffusers_folder import check_facts, write_folder
@@ -22,9 +23,9 @@ def save(
     unet: nn.Module,
     folder: str | os.PathLike[str],
     *,
-    event_shape: tuple[int, ...],
-    data_range: tuple[float, float],
-    sigma_range: tuple[float, float],
+    event_shape: tuple[int, ...] | None = None,
+    data_range: tuple[float, float] | None = None,
+    sigma_range: tuple[float, float] | None = None,
     parametrization: str = "edm",
     schedule: Schedule | None = None,
     sigma_data: float | None = None,
@@ -48,7 +49,7 @@ def save(
         unet: the diffusers UNet2DModel itself, without any wrapper, with `event_shape`'s channels
             times patch^2 going in and coming out.
         folder: written into, made where missing; other files there stay.
-        event_shape: (C, H, W) of one image.
+        event_shape: (C, H, W) of one image; needed, as the next two.
         data_range: what the user's images span.
         sigma_range: noise levels the network has learned, in data units.
         parametrization: what the network's output means, as in `NetworkPrior`; its time is the
@@ -61,13 +62,19 @@ def save(
         stride: see any_size; a multiple of patch times the network's own downsampling.
         name: what to call it.
     Raises:
-        TypeError: unet is not a UNet2DModel.
+        TypeError: unet is no UNet2DModel (`save_analytic` writes a `Gaussian` or a `Mixture`);
+            event_shape, data_range or sigma_range is left out.
         ValueError: settings that the network cannot serve.
     """
     with quiet():
         from diffusers import UNet2DModel
     if not isinstance(unet, UNet2DModel):
-        raise TypeError(f"unet must be a diffusers UNet2DModel, got {type(unet).__name__}")
+        raise TypeError(
+            f"save takes a network: unet must be a diffusers UNet2DModel, got {type(unet).__name__}"
+            + ("; save_analytic writes a Gaussian or a Mixture" if isinstance(unet, Prior) else "")
+        )
+    if event_shape is None or data_range is None or sigma_range is None:
+        raise TypeError("save needs event_shape, data_range and sigma_range beside the network")
     model: Any = unet  # diffusers has no types
     config = dict(model.config)
     images = pair("data_range", data_range)
