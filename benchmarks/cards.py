@@ -240,7 +240,8 @@ def reproduction(run: dict | None, again: dict | None) -> list[str]:
     rows = ", ".join(f"{b['held-out']:.4g}" for _, b in pairs)
     return [
         f"The recipe run again with seed {again['seed']} ({again['seconds'] / 3600:.1f} h): "
-        f"held-out {rows} at the same levels, within {100 * furthest:.1f} % of the above.\n"
+        f"held-out {rows} at the same levels, within {math.ceil(1000 * furthest) / 10:g} % of "
+        "the above.\n"
     ]
 
 

@@ -10,8 +10,8 @@ from problems import DOUBLE
 
 import inverse
 import priors
+from inverse.running import Counted
 from inverse.samplers import AdaptiveODE, DivergenceError, Heun
-from inverse.sampling import Counted
 
 RANGE = (0.01, 20.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +51,18 @@ def test_weights_are_small_and_have_a_card(name):
         assert word in card, word
 
 
-def test_the_recipe_of_digits_gives_the_same_quality_again():
-    """Two runs of the shipped recipe, seeds apart: the card states how near they come."""
+def test_the_card_of_digits_states_how_near_a_second_run_came():
+    """Both runs are recorded, of the shipped recipe, seeds apart; the card is held to them."""
     first, again = (
         json.loads((PRIORS / "digits" / name).read_text()) for name in ("run.json", "again.json")
     )
     assert (first["seed"], again["seed"]) == (0, 1)
     assert first["steps"] == again["steps"] == read_recipe(PRIORS / "digits/recipe.yaml").steps
-    for a, b in zip(first["errors"], again["errors"], strict=True):
-        assert b["held-out"] == pytest.approx(a["held-out"], rel=0.01)
-    assert "within 0.5 %" in (PRIORS / "digits/README.md").read_text()
+    pairs = zip(first["errors"], again["errors"], strict=True)
+    furthest = max(abs(b["held-out"] / a["held-out"] - 1) for a, b in pairs)
+    stated = re.search(r"within ([\d.]+) % of the above", (PRIORS / "digits/README.md").read_text())
+    assert stated is not None
+    assert 100 * furthest <= float(stated[1]) < 100 * furthest + 0.1
 
 
 @pytest.mark.parametrize("name", ["ct", "photographs"])

@@ -64,9 +64,13 @@ def test_linked_files_exist():
             assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-def test_the_recipe_is_valid(tmp_path):
+def test_the_recipes_are_valid(tmp_path):
+    from inverse.classifier_training import ClassifierRecipe
     from priors.training import read_recipe
+    from priors.training.recipe_file import read
 
-    (text,) = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.S)
-    (tmp_path / "recipe.yaml").write_text(text)
+    prior, classifier = re.findall(r"```yaml\n(.*?)```", README.read_text(), re.S)
+    (tmp_path / "recipe.yaml").write_text(prior)
     assert read_recipe(tmp_path / "recipe.yaml").steps == 5000
+    (tmp_path / "classifier.yaml").write_text(classifier)
+    assert read(tmp_path / "classifier.yaml", (), lambda _: ClassifierRecipe).steps == 2000
