@@ -95,19 +95,20 @@ class SigmaPointLift(Likelihood):
         measured = None if f.measured is None else f.measured.to(z.device).expand(z.shape[1:])
         mean, variance = noise.gaussian(self.y, z, measured)
         root = variance.rsqrt()
-        r = _real(root * (mean - z), 1)
-        first = _real(root * a, 2)
-        second = _real(root * b, 2) * (STEP**2 - 1) ** 0.5 / (2 * STEP**2)
-        # W^(1/2) P W^(1/2) = F F^T; all that is solved is the smaller I + F^T F.
+        # W^(1/2) P W^(1/2) = F F^T; all that is solved is the smaller I + F^T F, which where the
+        # spread is large beside the noise is beyond single precision.
+        r = _real(root * (mean - z), 1).double()
+        first = _real(root * a, 2).double()
+        second = _real(root * b, 2).double() * (STEP**2 - 1) ** 0.5 / (2 * STEP**2)
         F = torch.cat([first, second]).movedim(0, 2)
         gram = torch.eye(F.shape[2], dtype=F.dtype, device=F.device) + F.mT @ F
         L = torch.linalg.cholesky(gram)
         v = r - (F @ torch.cholesky_solve(F.mT @ r[..., None], L))[..., 0]
-        weights = torch.einsum("rbm,bm->rb", first, v)
+        weights = torch.einsum("rbm,bm->rb", first, v).to(D)
         shift = torch.einsum("rb...,rb->b...", roots, weights)
         log_det = 2 * L.diagonal(dim1=1, dim2=2).log().sum(1)
         plug_in = noise.log_prob(self.y, z, measured)
-        return shift, plug_in + ((r * (r - v)).sum(1) - log_det) / 2
+        return shift, plug_in + (((r * (r - v)).sum(1) - log_det) / 2).to(plug_in)
 
     def _roots(self, moments: Moments) -> Tensor:
         """l_i, (R, B, *event), with sum l_i l_i^T = C, or its leading part."""
