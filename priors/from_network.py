@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .misfit import misfit
+from .misfit import NOT_FINITE, misfit
 from .network import PARAMETRIZATIONS, Negated, NetworkPrior
 from .schedule import VE, VP, Cosine, Flow, Schedule, SubVP
 from .times import LevelTime, LogTime, ScheduleTime, TimeMap
@@ -51,8 +52,10 @@ def from_network(
             network.eval().requires_grad_(False) first.
         parametrization: what it returns, one of epsilon, v, x0, score, flow, edm (see
             `NetworkPrior` for their formulas).
-        schedule: (alpha, sigma) of its training, in network units; by default Flow for flow, VE
-            for score, VP otherwise; edm needs none.
+        schedule: (alpha, sigma) of its training, in network units, such that
+            x_t = alpha (x0 + sigma eps): schedule.sigma is std(noise) / alpha, which exceeds 1
+            towards the end of variance-preserving schedules. By default Flow for flow, VE for
+            score, VP otherwise; edm needs none.
         data_range: what your images span; sigma of the prior is in these units.
         event_shape: shape of one image.
         time: its second argument: "t", "999 t", "1000 t", "sigma", "log(sigma)", "log(sigma) / 4",
@@ -62,9 +65,11 @@ def from_network(
         sigma_range: noise levels it has learned, in data units; by default the schedule's from
             t = 0.001 to 0.999 (VE: all of them), for edm 0.002 to 80 in network units.
         sigma_data, edm_sign, any_size, stride: as for `NetworkPrior`.
-        check: whether to try it: 28 network calls on a small batch of noise. Where it fails, other
-            parametrisations and signs, then schedules, then times are tried, at most some
-            thousand calls, and the error names those that fit.
+        check: whether to try it: 28 network calls on a small batch of noise, and at most as many
+            with its sign changed, which must not fit too: else a UserWarning says that the
+            network tells nothing, as where it was not trained. Where the trial fails, other
+            parametrisations and signs, then schedules, then times are tried, at most some thousand
+            calls, and the error names those that fit.
         seed: of the trial's noise.
 
     The check needs no data: the denoiser must approach x as sigma -> 0, stop following the noise as
@@ -74,6 +79,7 @@ def from_network(
     nor whether the prior is any good.
 
     Raises:
+        TypeError: a schedule that is no Schedule.
         ValueError: an unknown parametrisation or time; a shape that the network does not keep; a
             network that does not fit what it was named.
 
@@ -113,36 +119,63 @@ def from_network(
         generator = torch.Generator().manual_seed(seed)
         return misfit(candidate, prior.data_range or data_range, generator, device)
 
+    def fits(reading: Reading) -> bool:
+        try:
+            return wrong(build(*reading)) is None
+        except Exception:  # a time or a scale that the network cannot take
+            return False
+
+    runs = True
     try:
         found = wrong(prior)
+        runs = found != NOT_FINITE
     except Exception as error:  # whatever the user's network raises where it is fed wrongly
-        found = f"it raises {type(error).__name__} ({str(error)[:120]})"
+        found, runs = f"it raises {type(error).__name__} ({str(error)[:120]})", False
     if found is None:
+        if fits((parametrization, given, time, -1)):
+            warnings.warn(f"{parametrization} fits, but {_TELLS_NOTHING}", stacklevel=2)
         return prior
-    fitting: list[str] = []
-    for readings in _others(parametrization, given, time):
-        for described, arguments in readings:
-            try:
-                if wrong(build(*arguments)) is None:
-                    fitting.append(described)
-            except Exception:  # a time or a scale that the network cannot take
-                continue
-        if fitting:
-            break
-    advice = (
-        f"It would fit as {', or as '.join(fitting[:6])}."
-        if fitting
-        else "No parametrisation, sign, time or schedule known here would fit either: check "
-        "network_range, sigma_range and sigma_data, and that the network is in evaluation mode."
-    )
+    law = "" if parametrization == "edm" else f" with schedule={type(given).__name__}"
     raise ValueError(
-        f"the network does not fit parametrization={parametrization!r} with "
-        f"schedule={type(given).__name__}: as a denoiser, {found}. {advice} check=False takes it "
-        "as it is"
+        f"the network does not fit parametrization={parametrization!r}{law}: as a denoiser, "
+        f"{found}. {_advice(parametrization, given, time, fits, runs)}check=False takes it as it is"
     )
+
+
+_TELLS_NOTHING = (
+    "minus the network fits as well: its output is too small to tell what it is, as of a network "
+    "that was not trained, or of data near N(0, sigma_data^2)"
+)
 
 
 Reading = tuple[str, Schedule, Time, int]
+
+
+def _advice(
+    parametrization: str,
+    schedule: Schedule,
+    time: Time,
+    fits: Callable[[Reading], bool],
+    runs: bool,
+) -> str:
+    """What the network could be instead; where it `runs` as given, also what else could be wrong.
+
+    What fits with either sign is no advice.
+    """
+    for readings in _others(parametrization, schedule, time):
+        fitting = [(described, reading) for described, reading in readings if fits(reading)]
+        sure = [name for name, (kind, s, t, sign) in fitting if not fits((kind, s, t, -sign))]
+        if sure:
+            return f"It would fit as {', or as '.join(sure[:6])}. "
+        if fitting:
+            return f"{fitting[0][1][0]} would fit, but {_TELLS_NOTHING}. "
+    if not runs:
+        return ""
+    return (
+        "No parametrisation, sign, time or schedule known here would fit either: check "
+        "network_range, sigma_range and sigma_data, and that the network is trained and in "
+        "evaluation mode. "
+    )
 
 
 def _others(

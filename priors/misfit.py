@@ -29,6 +29,7 @@ _LEVELS = {0.1: (-0.05, 0.07), 0.3: (-0.04, 0.15), 1.0: (-0.12, 1.0)}
 # denoiser multiplies by sigma: the largest level is looked at no further than this, in half ranges.
 _FARTHEST = 40.0
 CALLS = 1 + _STEPS + len(_LEVELS)
+NOT_FINITE = "it gives values that are not finite"
 
 
 @torch.no_grad()
@@ -48,8 +49,10 @@ def misfit(
     eps = noise()
     x = centre + high * eps
     x0 = first = prior.denoise(x, high)
+    if not bool(torch.isfinite(x0).all()):
+        return NOT_FINITE
     follows = float((x0 * eps).mean() / eps.square().mean()) / half
-    if not abs(follows) <= 0.25:
+    if abs(follows) > 0.25:
         return (
             f"at sigma = {high:.3g} it follows the noise, {follows:+.2g} half ranges for each eps"
         )

@@ -42,8 +42,9 @@ class NetworkPrior(Prior):
         event_shape: shape of one sample.
         data_range: what the user's images span, e.g. (0, 1); sigma is in these units.
         network_range: what data_range becomes at the network's input, usually (-1, 1).
-        schedule: (alpha, sigma) in network units; by default Flow for flow, VE for score, VP
-            otherwise; edm needs none.
+        schedule: (alpha, sigma) in network units with x_t = alpha (x0 + sigma eps), so sigma is
+            std(noise) / alpha; by default Flow for flow, VE for score, VP otherwise; edm needs
+            none.
         time: sigma (B,), in network units -> the network's second argument (B,); by default
             1000 t(sigma) for flow, log(sigma) / 4 for edm, sigma for score under VE and
             999 t(sigma) otherwise.
@@ -83,6 +84,11 @@ class NetworkPrior(Prior):
         for name, (low, high) in {"data_range": data_range, "network_range": network_range}.items():
             if not low < high:
                 raise ValueError(f"{name} must be (low, high) with low < high, got {(low, high)}")
+        if not isinstance(schedule, Schedule | None):
+            raise TypeError(
+                "schedule must be a Schedule, such as VP(), SubVP(), Cosine(), VE() or Flow(), got "
+                f"{schedule!r:.80}"
+            )
         if edm_sign not in (1, -1):
             raise ValueError(f"edm_sign must be 1 or -1, got {edm_sign}")
         self.network = network

@@ -23,6 +23,9 @@ _TINY = 1e-300
 class Schedule(ABC):
     """alpha(t) and sigma(t) for t in [0, 1], sigma increasing; t(sigma) is its inverse.
 
+    x_t = alpha (x0 + sigma eps): sigma is std(noise) / alpha, not the std(noise) that papers often
+    write, which is alpha sigma.
+
     All three take floats or tensors of any shape and compute in float64.
     """
 

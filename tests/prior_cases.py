@@ -322,8 +322,16 @@ def _loaded_score_sde() -> NetworkPrior:
         return load(save(config, Path(folder))[0], settings=config, dtype=torch.float64)
 
 
-def _stable_diffusion() -> Prior:
+def _diffusers() -> Prior:
     # Where it is asked for: importing diffusers takes seconds.
+    from diffusers import DDPMScheduler
+    from pipelines import tiny, write
+
+    with tempfile.TemporaryDirectory() as folder:
+        return load(write(Path(folder), tiny(), DDPMScheduler()), dtype=torch.float64)
+
+
+def _stable_diffusion() -> Prior:
     from latent_pipelines import prompt, stable_diffusion
 
     with tempfile.TemporaryDirectory() as folder:
@@ -345,6 +353,8 @@ LOADED = {
     "ADM": _loaded_adm,
     "EDM": _loaded_edm,
     "NCSN++": _loaded_score_sde,
+    "DDPM": _diffusers,
+    "digits": lambda: load("digits", dtype=torch.float64),
     "digits mixture": lambda: load("digits-mixture"),
     "Stable Diffusion": _stable_diffusion,
     "diffusion transformer": _diffusion_transformer,

@@ -132,7 +132,7 @@ class UniformTime(NoiseLevels):
     """The time t of a schedule uniform: p(sigma) = (dt / d sigma) / (t(high) - t(low)).
 
     Args:
-        schedule: VE, VP, SubVP, Cosine, Flow or any other.
+        schedule: VE, VP, SubVP, Cosine, Flow or any other; its sigma is std(noise) / alpha.
         sigma_range: (low, high), the prior's units, within the schedule's sigma(0) and sigma(1).
         unit: the prior's units per unit of the schedule, `NetworkPrior.unit`: schedules are made
             for the network's range of values.
