@@ -17,8 +17,8 @@ from priors import training
 from priors.training.recipe import Data
 
 from .classifier_training import ClassifierRecipe, ClassifierTraining, Labelled
-from .io import read_array, write_bytes
-from .training_command import facts
+from .io import UnknownArrayError, read_array, write_bytes
+from .training_command import facts, saved
 from .training_data import read_data
 from .training_watch import Watch
 
@@ -36,7 +36,7 @@ def train_classifier(args: Namespace) -> None:
     if held is not None:
         run.model.check_measurement(held[1])
     state = args.out / ".state"
-    if (state / "state.safetensors").exists() and group.rank == 0:
+    if saved(args.out) and group.rank == 0:
         print(f"going on from the state in {state}", flush=True)
     watch = Watch(args.out, run)
     try:
@@ -46,12 +46,23 @@ def train_classifier(args: Namespace) -> None:
     if group.rank == 0:
         _finish(args.out, run, held, watch.seconds)
         shutil.rmtree(state, ignore_errors=True)
-        print(f"the classifier is in {args.out}; load_classifier({str(args.out)!r}) reads it")
+        print(
+            f"the classifier is in {args.out}; "
+            f"forward_models.load_classifier({str(args.out)!r}) reads it"
+        )
     group.wait()
 
 
 def read_labelled(data: Labelled) -> tuple[Set, Set | None, tuple[float, float]]:
     """Images and labels to train on, those to judge by where there are, and the images' range."""
+    try:
+        return _read(data)
+    except UnknownArrayError as error:
+        keys = [f"{key}:" for key, name in dataclasses.asdict(data).items() if name == error.key]
+        raise ValueError(f"{error} under data, {' or '.join(keys)} in the recipe") from None
+
+
+def _read(data: Labelled) -> tuple[Set, Set | None, tuple[float, float]]:
     apart = data.held_out_images is not None
     images, held, span = read_data(
         Data(

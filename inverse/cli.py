@@ -25,6 +25,11 @@ A prior is in Hounsfield units if its data range starts at -1000 or below. Such 
 slices, and with --forward ct its sinogram and --sigma are line integrals of attenuation, without
 unit; with any other prior they are in its unit times mm."""
 
+RECIPES = """\
+A recipe trains a prior, or with "kind: classifier" in it a classifier of labelled images, whose
+keys are those of inverse.classifier_training.ClassifierRecipe (data: {path, images, labels, ...});
+those of a prior are in priors.training.Recipe."""
+
 SAMPLERS = (
     "multistep", "multistep-ode", "multistep-3", "heun", "stochastic-heun", "ancestral", "ddim",
     "spherical", "euler-maruyama", "euler-maruyama-vp", "predictor-corrector", "time-travel",
@@ -50,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run(args)
         return 0
     except KeyboardInterrupt:
-        again = "; the same command goes on" if args.command == "train" else ""
-        print(f"interrupted{again}", file=sys.stderr)
+        print(f"interrupted{_going_on(args)}", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if args.debug:
@@ -64,6 +68,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if full:
             return DISK_FULL
         return DIVERGED if isinstance(error, FloatingPointError) else BAD_INPUT
+
+
+def _going_on(args: argparse.Namespace) -> str:
+    """What the same command would do after an interrupt."""
+    if args.command != "train":
+        return ""
+    from .training_command import saved
+
+    if args.out is not None and saved(args.out):
+        return "; the same command goes on"
+    return "; nothing was saved yet, the same command starts again"
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -164,7 +179,8 @@ def parser() -> argparse.ArgumentParser:
     _add_measurement(one)
     _add_sampling(one)
 
-    _add_training(add("train", "train a prior on your own images", ("model_index.json",)))
+    _add_training(add("train", "train a prior on your own images, or a classifier",
+                      ("model_index.json",), RECIPES))  # fmt: skip
 
     add("methods", "the posterior samplers, what they need and cost")
     return top
@@ -219,13 +235,16 @@ def _add_measurement(one: argparse.ArgumentParser) -> None:
 
 
 def _add_training(one: argparse.ArgumentParser) -> None:
-    one.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file")
+    one.add_argument("recipe", nargs="?", metavar="RECIPE", help="a YAML file, of a prior or of a "
+                     "classifier (kind: classifier)")  # fmt: skip
     one.add_argument("changes", nargs="*", metavar="KEY=VALUE", help="changes of the recipe, such "
                      "as data.path=images steps=4000")  # fmt: skip
-    one.add_argument("--out", type=Path, metavar="FOLDER", help="where the prior goes, by default "
-                     "the recipe's name; an interrupted run goes on from its .state")  # fmt: skip
-    one.add_argument("--force", action="store_true", help="replace a prior that is there")
-    one.add_argument("--threads", type=int)
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="where the prior or "
+                     "classifier goes, by default the recipe's name; an interrupted run goes on "
+                     "from its .state")  # fmt: skip
+    one.add_argument("--force", action="store_true", help="replace what is there")
+    one.add_argument("--threads", type=int, metavar="N", help="of the CPU; by default as many as "
+                     "torch takes")  # fmt: skip
     group = one.add_argument_group("in place of a recipe")
     group.add_argument("--data", type=Path, metavar="FILE|FOLDER", help=".npy or .npz of (N, H, W) "
                        "or (N, C, H, W), or a folder of images")  # fmt: skip
@@ -234,17 +253,22 @@ def _add_training(one: argparse.ArgumentParser) -> None:
                        "squares of this side; by default on whole images")  # fmt: skip
     group.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
                        "values span; needed for floats (0 1; CT -1024 3072)")  # fmt: skip
-    for name, kind, default in (
-        ("--steps", int, 2000), ("--batch", int, 32), ("--lr", float, 1e-3), ("--seed", int, 0),
-        ("--layers", int, 1), ("--patch", int, 1),
-    ):  # fmt: skip
-        group.add_argument(name, type=kind, help=f"({default})")
+    for name, kind, help in (
+        ("--steps", int, "optimiser steps (2000)"),
+        ("--batch", int, "images a step (32)"),
+        ("--lr", float, "learning rate at its highest (0.001)"),
+        ("--seed", int, "the same seed gives the same weights (0)"),
+        ("--layers", int, "residual blocks at each resolution (1)"),
+        ("--patch", int, "side of the blocks of pixels folded into channels (1)"),
+    ):
+        group.add_argument(name, type=kind, help=help)
     group.add_argument("--widths", type=int, nargs="+", help="channels at each resolution, "
                        "multiples of 16 (32 64 128)")  # fmt: skip
     group.add_argument("--rotate", action="store_const", const=True, help="also turned by 90 "
                        "degrees and mirrored")  # fmt: skip
     group.add_argument("--flip", action="store_const", const=True, help="also mirrored left-right")
-    group.add_argument("--zoom", type=float, nargs=2, metavar=("LO", "HI"))
+    group.add_argument("--zoom", type=float, nargs=2, metavar=("LO", "HI"), help="enlarged by "
+                       "random factors between these two (1 1)")  # fmt: skip
 
 
 if __name__ == "__main__":

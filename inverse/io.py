@@ -83,6 +83,14 @@ def read_image(path: str | os.PathLike[str], max_values: int = MAX_VALUES) -> Im
     return _read_picture(path, max_values, kind)
 
 
+class UnknownArrayError(ValueError):
+    """An NPZ archive holds no array `key`."""
+
+    def __init__(self, path: Path, key: str, names: list[str]) -> None:
+        super().__init__(f"{path}: holds no array {key!r}; name one of {', '.join(names)}")
+        self.key = key
+
+
 def read_array(
     path: str | os.PathLike[str], max_values: int = MAX_VALUES, key: str | None = None
 ) -> np.ndarray[Any, Any]:
@@ -102,9 +110,10 @@ def read_array(
     try:
         with zipfile.ZipFile(path) as archive:
             names = [i.filename.removesuffix(".npy") for i in archive.infolist()]
-            if key is None or key not in names:
-                reason = "holds several arrays" if key is None else f"holds no array {key!r}"
-                raise ValueError(f"{path}: {reason}; name one of {', '.join(names)}")
+            if key is None:
+                raise ValueError(f"{path}: holds several arrays; name one of {', '.join(names)}")
+            if key not in names:
+                raise UnknownArrayError(path, key, names)
             info = archive.getinfo(f"{key}.npy")
             with archive.open(info) as member:
                 return _load_npy(path, member, info.file_size, max_values)

@@ -74,6 +74,11 @@ def _short(args: Namespace) -> training.Recipe:
     )
 
 
+def saved(out: Path) -> bool:
+    """Whether a run for this folder left a state from which the same command goes on."""
+    return (out / ".state" / "state.safetensors").exists()
+
+
 def train_prior(args: Namespace) -> None:
     """Train, save, and print the errors on held-out images and on training images."""
     if args.threads is not None:
@@ -83,7 +88,7 @@ def train_prior(args: Namespace) -> None:
     images, held, span = read_data(recipe.data, recipe.seed)
     run = training.PriorTraining(recipe, images, span, training.local_device(), group)
     state = args.out / ".state"
-    if (state / "state.safetensors").exists() and group.rank == 0:
+    if saved(args.out) and group.rank == 0:
         print(f"going on from the state in {state}", flush=True)
     watch = Watch(args.out, run, held)
     try:

@@ -273,6 +273,7 @@ def test_the_command_trains_a_classifier(tmp_path, data, noisy, capsys):
     assert cli.main(["train", str(file), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "accuracy" in printed
+    assert f"forward_models.load_classifier({str(out)!r}) reads it" in printed
     model = fm.load_classifier(out)
     assert isinstance(model, fm.NoisyClassifier if noisy else fm.Classifier)
     rows = json.loads((out / "run.json").read_text())["calibration"]
@@ -295,7 +296,12 @@ def test_the_command_trains_a_classifier(tmp_path, data, noisy, capsys):
     ("change", "words"),
     [
         ("data.labels=wrong", "expected the whole numbers of the classes of 40 images"),
-        ("data.held_out_labels=none", "holds no array 'none'"),
+        (
+            "data.held_out_labels=none",
+            "holds no array 'none'; name one of x_train, y_train, x_dev, y_dev, wrong under data, "
+            "held_out_labels: in the recipe",
+        ),
+        ("data.images=none", "under data, images: in the recipe"),
         ("network.classes=1", "num_classes"),
         ("levels.kind=gaussian", "levels.kind must be one of geometric, log-normal, uniform-time"),
         ("noisi=true", "unknown key noisi; did you mean noisy?"),

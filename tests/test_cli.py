@@ -367,7 +367,24 @@ class TestTrain:
         assert prior.data_range == (0, 1)
         assert "model_index.json" in fails(*argv)
 
-    def test_resumes_to_the_same_weights(self, tmp_path, monkeypatch):
+    def test_every_option_says_what_it_is(self, capsys):
+        actions = {a.dest: a for a in cli.parser()._actions}["command"].choices["train"]._actions
+        assert all(len((a.help or "").split()) > 1 for a in actions)
+        assert cli.main(["train", "--help"]) == 0
+        assert "kind: classifier" in capsys.readouterr().out
+
+    def test_interrupted_before_anything_is_saved(self, tmp_path, monkeypatch, capsys):
+        from inverse import training_command
+
+        def interrupted(*args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(training_command, "read_data", interrupted)
+        argv = ["train", "--data", str(tmp_path), "--out", str(tmp_path / "o")]
+        assert cli.main(argv) == 130
+        assert "nothing was saved yet" in capsys.readouterr().err
+
+    def test_resumes_to_the_same_weights(self, tmp_path, monkeypatch, capsys):
         np.save(tmp_path / "d.npy", np.random.default_rng(0).random((8, 1, 8, 8)))
         argv = ["train", "--data", str(tmp_path / "d.npy"), "--data-range", "0", "1"]
         argv += ["--steps", "4", "--batch", "2", "--widths", "16", "--out"]
@@ -385,6 +402,7 @@ class TestTrain:
         monkeypatch.setattr(loop.Checkpoint, "save", interrupted)
         assert cli.main([*argv, str(tmp_path / "b")]) == 130
         assert names(tmp_path / "b") == {".state"}
+        assert "; the same command goes on\n" in capsys.readouterr().err
         monkeypatch.undo()
         assert cli.main([*argv, str(tmp_path / "b")]) == 0
         weights = "unet/diffusion_pytorch_model.safetensors"
