@@ -45,8 +45,9 @@ def sample(
         n: number of samples; where y holds P measurements a multiple of P, and samples p n / P ...
             (p + 1) n / P - 1 are of the p-th. Particle methods weigh the samples of a measurement.
         method: a name from `inverse.methods()`, with the paper's defaults. By default the first
-            that can of exact, mmps, dps, unscented (black boxes with independent noise) and scg
-            (other black boxes); a posterior with a lift of the caller's own keeps it.
+            that can of exact, mmps, dps, unscented (black boxes with independent noise, of at most
+            32 values) and scg (other black boxes); a posterior with a lift of the caller's own
+            keeps it.
         steps: noise levels to go through; by default the method's.
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.

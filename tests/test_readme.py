@@ -44,7 +44,7 @@ def test_the_catalogue_is_true(capsys):
     with pytest.raises(ValueError, match="black box"):
         inverse.sample(inverse.condition(names["prior"], names["box"], y), n=1, method="mmps")
     found = inverse.sample(inverse.condition(names["prior"], names["box"], y), n=1, steps=2, seed=0)
-    assert found.diagnostics["method"] == "unscented"
+    assert found.diagnostics["method"] == "scg"
     listed = set(re.findall(r"`(?:fm\.)?([A-Za-z_]\w+)(?=[`(])", text))
     known = {name for name in listed if hasattr(forward_models, name)}
     assert len(known) > 80

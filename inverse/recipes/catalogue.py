@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 
+from priors.prior import event_size
+
 from ..posterior import Posterior
 from .exact import EXACT
 from .gaussian import GAUSSIAN
@@ -28,7 +30,10 @@ samples of equal weight for such a model: exact; linear-Gaussian, and differenti
 independent noise (benchmarks/results/mixture.json); other differentiable ones, such as clean
 classifiers, where its samples are of the class as often as exact ones
 (benchmarks/results/class_conditional.json); black boxes with independent noise, whose residual it
-keeps at the noise level; black boxes known by their likelihood alone."""
+keeps at the noise level, where few enough values are unknown; other black boxes."""
+
+FEW = 32
+"""Values up to which `unscented` sees every direction, for one product each."""
 
 
 def methods() -> tuple[Method, ...]:
@@ -49,10 +54,11 @@ def find(name: str) -> Method:
 
 def choose(posterior: Posterior) -> Method:
     """The documented default, the first that can of DEFAULTS."""
+    few = event_size(posterior.event_shape) <= FEW
     for name in DEFAULTS:
         method = find(name)
         reason = method.refusal(posterior)
-        if reason is None:
+        if reason is None and (few or name != "unscented"):
             return method
     able = [m.name for m in _METHODS if m.refusal(posterior) is None]
     raise ValueError(
