@@ -622,9 +622,12 @@ def test_a_black_box_is_refused_by_gradients_and_served_by_densities():
     y = model.simulate(x, rng())
     assert model.log_likelihood(y, x).shape == (1,)
     posterior = inverse.condition(prior, model, y)
-    for method in ("dps", "mmps", None):
+    for method in ("dps", "mmps"):
         with pytest.raises(ValueError, match=r"black box|no method|not linear"):
             inverse.sample(posterior, n=1, method=method, steps=3, seed=0)
+    served = inverse.sample(posterior, n=1, steps=3, seed=0)
+    assert served.diagnostics["method"] == "unscented"
+    assert bool(torch.isfinite(served.x).all())
 
 
 def test_a_differentiable_simulator_is_sampled():
