@@ -23,7 +23,7 @@ COLOURS = {"reference": "tab:gray", "inverse": "tab:blue", "deepinv": "tab:orang
 
 def excess(cell: dict[str, Any], name: str) -> float | None:
     found = cell.get(name, {})
-    return None if "sw" not in found else max(found["sw"][0] - cell["floor"]["sw"][0], LEAST)
+    return None if "excess" not in found else max(found["excess"][0], LEAST)
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

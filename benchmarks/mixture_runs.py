@@ -79,9 +79,14 @@ class Runs:
             file.write(json.dumps(row) + "\n")
 
     def cell(self, cell: Cell) -> dict[str, dict[str, Any]]:
-        """Summary of each method in a cell."""
+        """Summary of each method in a cell; excess: of sw over the floor of the same seed."""
         rows = [r for r in self.rows if (r["d"], r["m"]) == cell]
         names = dict.fromkeys(r["method"] for r in rows)
+        floor = {r["seed"]: r["sw"] for r in rows if r["method"] == "floor"}
+        rows = [
+            r | {"excess": r["sw"] - floor[r["seed"]]} if "sw" in r and r["seed"] in floor else r
+            for r in rows
+        ]
         return {name: summary([r for r in rows if r["method"] == name]) for name in names}
 
     def summarise(self, out: Path) -> None:
@@ -110,8 +115,10 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         found["not_finite"] = len(lost)
     if not good:
         return found
-    for key in ("sw", "tv", "coverage"):
-        values = torch.tensor([r[key] for r in good], dtype=torch.float64)
+    for key in ("sw", "excess", "tv", "coverage"):
+        values = torch.tensor([r[key] for r in good if key in r], dtype=torch.float64)
+        if not len(values):
+            continue
         spread = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
         found[key] = [round(float(values.mean()), 4), round(1.96 * spread, 4)]
     for key in ("chi2", "ess", "calls", "products", "seconds", "network_seconds"):
