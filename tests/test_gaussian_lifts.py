@@ -422,3 +422,8 @@ def test_densities_of_nonlinear_observations_against_quadrature(lift):
         plug_in = max(plug_in, abs(float(model.log_likelihood(y, given.x0)) - exact))
     assert worst < 0.25
     assert plug_in > 10 * worst
+
+
+def test_a_covariance_that_is_not_assumable_has_no_product():
+    with pytest.raises(TypeError, match="Tweedie has no product of its own"):
+        Tweedie().product(None, None)

@@ -31,8 +31,11 @@ class AssumedCovariance(ABC):
         """(S + A C A^T) v = r for r (B, M), with the log-determinant if `density` asks for it."""
 
     def product(self, moments: Moments, u: Tensor) -> Tensor:
-        """C u, (B, *event), where it is assumable."""
-        raise NotImplementedError
+        """C u, (B, *event), where it is assumable; else TypeError."""
+        raise TypeError(
+            f"{type(self).__name__} has no product of its own: write `product`, or set "
+            "assumable = False"
+        )
 
     def cost(self, size: int) -> Cost:
         """What `solve` costs for a measurement of M = size values, beside K A^T v."""
