@@ -34,6 +34,18 @@ class NoiseStream:
         self.event_shape, self.dtype, self.device = tuple(event_shape), dtype, device
         self._block_steps = max(1, 1024 // max(1, math.prod(self.event_shape)))
         self._block: tuple[int, Tensor] | None = None
+        self._others: dict[tuple[int, tuple[int, ...]], NoiseStream] = {}
+
+    def beside(self, purpose: int, shape: tuple[int, ...]) -> NoiseStream:
+        """Noise of another shape for the same samples, apart from this; purpose >= 1 tells which.
+
+        A stream is kept for the run, so that its blocks are drawn once.
+        """
+        key = (purpose, tuple(shape))
+        if key not in self._others:
+            rows = [(purpose << 40) + i for i in self.indices]
+            self._others[key] = NoiseStream(self.seed, rows, key[1], self.dtype, self.device)
+        return self._others[key]
 
     def normal(self, step: int) -> Tensor:
         """eps (B, *event) of step `step`; step 0 is the start."""

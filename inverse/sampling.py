@@ -185,7 +185,7 @@ def _recipe(
     recipe = method.recipe(posterior, steps or method.steps, **options)
     if sampler is None:
         return method.name, recipe
-    if not isinstance(recipe.sampler, Sampler):
+    if not isinstance(recipe.sampler, Sampler) or recipe.sampler.splits:
         raise ValueError(
             f"method {method.name!r} is no likelihood under a sampler: leave out the sampler"
         )

@@ -219,7 +219,7 @@ def inpainting(shape, sigma=0.05):
 def test_methods_that_need_a_linear_model_refuse_and_say_why():
     prior = latent_gaussian()
     posterior = inverse.condition(prior, inpainting(IMAGE), torch.zeros(IMAGE).double())
-    for method in ("pigdm", "diffpir"):
+    for method in ("pigdm", "dds"):
         with pytest.raises(ValueError, match=r"follows a decoder.*mmps"):
             inverse.sample(posterior, method=method)
     with pytest.raises(ValueError, match="no closed form under LatentPrior"):

@@ -350,7 +350,7 @@ def test_refusals_name_what_came_and_what_can():
             return x.tanh()
 
     nonlinear = inverse.condition(prior, Saturated(), torch.ones(6, dtype=DOUBLE))
-    for method in ("exact", "pigdm", "mmps", "diffpir"):
+    for method in ("exact", "pigdm", "mmps"):
         with pytest.raises(ValueError, match=r"Saturated.*Methods that can: dps"):
             inverse.sample(nonlinear, method=method)
     assert inverse.sample(nonlinear, n=2, steps=20, seed=0).diagnostics["method"] == "dps"

@@ -8,6 +8,7 @@ from .fixed_prior import FixedPrior
 from .gaussian_lift import GaussianLift
 from .isotropic import Isotropic, Tabulated, Zero
 from .likelihood import Cost, Likelihood, Moments
+from .linear_system import Measured
 from .linearised_lift import LinearisedLift
 from .loss_guidance import TrainingFree
 from .monte_carlo_lift import MonteCarloLift
@@ -28,6 +29,7 @@ __all__ = [
     "Isotropic",
     "Likelihood",
     "LinearisedLift",
+    "Measured",
     "Moments",
     "MonteCarloLift",
     "NormalizedPlugIn",

@@ -84,10 +84,19 @@ class Measured:
         """r = y - A x0, (B, M)."""
         return self.pack(self.model.residual(self.y, x0))
 
-    def solve(self, r: Tensor, covariance: Tensor | Callable[[Tensor], Tensor]) -> Tensor:
-        """(S + A C A^T)^-1 r for C = c I with c (B,), or a function of images; by the operator."""
+    def solve(
+        self,
+        r: Tensor,
+        covariance: Tensor | Callable[[Tensor], Tensor],
+        start: Tensor | None = None,
+    ) -> Tensor:
+        """(S + A C A^T)^-1 r for C = c I with c (B,), or a function of images; by the operator.
+
+        `start` is where iterations begin, (B, M).
+        """
         S = self.model.noise_variance
-        return self.pack(self.model.operator.solve(self.unpack(r), covariance, S))
+        begin = None if start is None else self.unpack(start)
+        return self.pack(self.model.operator.solve(self.unpack(r), covariance, S, start=begin))
 
     def log_det(self, c: Tensor) -> Tensor:
         """log det(S + c A A^T), (B,), for c (B,); c may be negative while that is positive."""

@@ -243,19 +243,13 @@ class Walk:
         self, posterior: Posterior, n: int, groups: int, batch: int, noise: NoiseStream
     ) -> None:
         self.posterior, self.n, self.groups, self.stream = posterior, n, groups, noise
-        self._others: dict[tuple[int, Shape], NoiseStream] = {}
         self._made: dict[Callable[..., Any], Any] = {}
         rows = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
         self.parts = [(slice(r.start, r.stop), posterior.paired(r)) for r in rows]
 
     def noise(self, purpose: int, step: int, shape: Shape) -> Tensor:
         """(n, *shape) unit noise of a step, beside that of x itself; purpose >= 1 tells which."""
-        if (purpose, shape) not in self._others:
-            rows = [(purpose << 40) + i for i in range(self.n)]
-            self._others[purpose, shape] = NoiseStream(
-                self.stream.seed, rows, shape, self.stream.dtype, self.stream.device
-            )
-        return self._others[purpose, shape].normal(step)
+        return self.stream.beside(purpose, shape).normal(step)
 
     def once(self, make: Callable[[Posterior, Tensor], T], like: Tensor) -> T:
         """make(posterior, like), made at its first call of the run."""

@@ -10,7 +10,7 @@ from ..lift import Model
 from ..likelihoods import Absorbed, Likelihood
 from ..particles import ParticleMethod
 from ..posterior import Posterior
-from ..samplers import Absorbing
+from ..samplers import Absorbing, Sampler
 from .recipe import Recipe
 
 
@@ -42,6 +42,8 @@ def absorbed(recipe: Recipe) -> Recipe:
 def _refusal(recipe: Recipe) -> str | None:
     if recipe.sampler is None or not isinstance(recipe.prior, Posterior):
         return "the posterior is drawn exactly"
+    if isinstance(recipe.sampler, Sampler) and recipe.sampler.splits:
+        return f"{type(recipe.sampler).__name__} uses p(y | x0) alone, at no noise level"
     if isinstance(recipe.sampler, ParticleMethod) and not recipe.sampler.absorbs:
         return f"{type(recipe.sampler).__name__} treats small noise levels in its own way"
     if recipe.prior.decoder is not None:

@@ -41,3 +41,20 @@ def gaussian(posterior: Posterior) -> str | None:
                 "differentiable Observation with independent noise"
             )
     return None
+
+
+def split(posterior: Posterior) -> str | None:
+    """For splitting methods on differentiable forward models."""
+    return differentiable(posterior) or measures_clean_images(posterior)
+
+
+def split_linear(posterior: Posterior) -> str | None:
+    """For splitting methods on linear-Gaussian forward models."""
+    return linear(posterior) or measures_clean_images(posterior)
+
+
+def measures_clean_images(posterior: Posterior) -> str | None:
+    if all(isinstance(model, TimeDependent) for model, _ in posterior.factors):
+        kinds = ", ".join(type(model).__name__ for model, _ in posterior.factors)
+        return f"{kinds} is given at every noise level, which leaves no clean measurement to split"
+    return None

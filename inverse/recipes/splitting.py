@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
+import torch
+
+from forward_models import LinearGaussian
 from priors import geometric
 
-from ..likelihoods import GaussianLift, Isotropic
 from ..posterior import Posterior
-from ..samplers import Ancestral
+from ..splitting import Mean, Partly, ProximalMap, Renewed, Slack, Splitting
 from . import applies
-from .lifts import lift_of
+from .lifts import vp_levels
 from .recipe import Method, Recipe
 
 
 def _diffpir(posterior: Posterior, steps: int, *, lam: float = 8.0, zeta: float = 0.3) -> Recipe:
-    covariance = Isotropic(scale=1 / lam)
-    lift = lift_of(lambda model, y: GaussianLift(model, y, covariance, jacobian=False))
+    data = ProximalMap(Slack(1 / lam))
+    update = Renewed(data, Partly(zeta=zeta, seen_from="data"))
     levels = geometric(steps, posterior.sigma_range)
-    return Recipe(posterior.lifted(lift), Ancestral(levels, zeta=zeta))
+    return Recipe(posterior, Splitting(levels, Mean(), update))
+
+
+def _dds(
+    posterior: Posterior, steps: int, *, gamma: float = 5.0, iterations: int = 5, eta: float = 0.85
+) -> Recipe:
+    # (gamma A^T A + 1) z = x0 + gamma A^T y, so that v = gamma sigma_y^2.
+    noise = [torch.as_tensor(m.noise_variance, dtype=torch.float64).mean()
+             for m, _ in posterior.factors if isinstance(m, LinearGaussian)]  # fmt: skip
+    data = ProximalMap(Slack(fixed=gamma * float(sum(noise) / len(noise))), iterations)
+    return Recipe(
+        posterior, Splitting(vp_levels(posterior, steps), Mean(), Renewed(data, Partly(eta)))
+    )
 
 
 SPLITTING = (
     Method(
         name="diffpir",
         family="splitting",
-        asks="adjoint",
-        needs="linear-Gaussian factors; fast with an SVD or a closed-form solve",
+        asks="gradient",
+        needs="any differentiable forward model; linear-Gaussian ones in closed form or by "
+        "conjugate gradients",
         jacobian=False,
         cost="1 network call a step",
         exact_when="never; a point estimate with spread, best judged by its mean",
         paper="Zhu et al. 2023, Denoising Diffusion Models for Plug-and-Play Image Restoration, "
         "https://arxiv.org/abs/2305.08995",
         steps=100,
-        applies=applies.linear,
+        applies=applies.split,
         build=_diffpir,
+    ),
+    Method(
+        name="dds",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors",
+        jacobian=False,
+        cost="1 network call a step",
+        exact_when="never; a point estimate with spread",
+        paper="Chung et al. 2024, Decomposed Diffusion Sampler for Accelerating Large-Scale "
+        "Inverse Problems, https://arxiv.org/abs/2303.05754",
+        steps=50,
+        applies=applies.split_linear,
+        build=_dds,
     ),
 )

@@ -67,16 +67,17 @@ class Ancestral(Sampler):
             x0 = denoised + shift
         else:
             x0 = denoised = prior.denoise(x, sigma)
-        if self.zeta is not None:
-            fresh = math.sqrt(self.zeta) * sigma_next
-            kept = math.sqrt(max(sigma_next**2 - fresh**2, 0.0))
-        else:
-            fresh, kept = fresh_and_kept(self.eta, sigma, sigma_next)
+        fresh, kept = fresh_and_kept(self.eta, sigma, sigma_next, self.zeta)
         x_next = x0 + kept / sigma * (x - denoised)
         return (x_next + fresh * eps() if fresh > 0 else x_next), x0
 
 
-def fresh_and_kept(eta: float, sigma: float, sigma_next: float) -> tuple[float, float]:
+def fresh_and_kept(
+    eta: float, sigma: float, sigma_next: float, zeta: float | None = None
+) -> tuple[float, float]:
     """The standard deviations c and sqrt(sigma'^2 - c^2) of the fresh and of the old noise."""
-    fresh = eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
+    if zeta is None:
+        fresh = eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
+    else:
+        fresh = math.sqrt(zeta) * sigma_next
     return fresh, math.sqrt(max(sigma_next**2 - fresh**2, 0.0))

@@ -46,7 +46,8 @@ Past = tuple[tuple[float, Tensor], ...]
 """(level, denoised image) of the steps before, the latest first."""
 
 Noise = Callable[..., Tensor]
-"""eps() draws a step's unit noise (B, *event); eps(1) is a second draw, for `draws` = 2."""
+"""eps() draws a step's unit noise (B, *event); eps(1) is a second draw, for `draws` = 2, and
+eps(1, shape) one of another shape (B, *shape), apart from all others."""
 
 
 class Sampler(ABC):
@@ -71,6 +72,9 @@ class Sampler(ABC):
 
     adaptive: bool = False
     """Whether it chooses its steps itself, so that its network calls are known after a run."""
+
+    splits: bool = False
+    """Whether it takes a posterior apart, instead of walking it as it walks any prior."""
 
     def __init__(self, levels: Tensor | Sequence[float]) -> None:
         self.levels = check_levels(levels)
@@ -189,8 +193,10 @@ def check_levels(levels: Tensor | Sequence[float]) -> Tensor:
     return grid
 
 
-def _draw(noise: NoiseStream, first: int, which: int = 0) -> Tensor:
-    return noise.normal(first + which)
+def _draw(
+    noise: NoiseStream, first: int, which: int = 0, shape: tuple[int, ...] | None = None
+) -> Tensor:
+    return (noise if shape is None else noise.beside(1, shape)).normal(first + which)
 
 
 def _setting(value: Any) -> Any:

@@ -1,0 +1,105 @@
+"""How a splitting method gets a clean image from a noisy one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import final
+
+from torch import Tensor
+
+from priors import karras
+
+from ..checks import whole
+from ..samplers import Ancestral, Multistep
+from ..samplers.sampler import Noise, Past, Sampler
+from .problem import Problem
+
+
+class Denoiser(ABC):
+    """x at level sigma to a clean image, under the prior (and factors that are exact in noise).
+
+    Attributes:
+        calls: network calls.
+        draws: unit noises that it takes.
+    """
+
+    draws: int = 0
+
+    @property
+    @abstractmethod
+    def calls(self) -> int: ...
+
+    @abstractmethod
+    def __call__(self, problem: Problem, x: Tensor, sigma: float, eps: Noise) -> Tensor:
+        """The clean image, (B, *event)."""
+
+
+@final
+@dataclass(frozen=True)
+class Mean(Denoiser):
+    """E[x0 | x]: one network call."""
+
+    calls = 1  # type: ignore[assignment]
+
+    def __call__(self, problem: Problem, x: Tensor, sigma: float, eps: Noise) -> Tensor:
+        return problem.prior.denoise(x, sigma)
+
+
+@dataclass(frozen=True)
+class _Walk(Denoiser):
+    """A sampler's run from sigma to 0, over the levels of Karras et al. between.
+
+    Args:
+        steps: network calls, >= 1.
+    """
+
+    steps: int
+
+    def __post_init__(self) -> None:
+        whole(self.steps, "steps")
+
+    @property
+    def calls(self) -> int:
+        return self.steps
+
+    @abstractmethod
+    def _sampler(self, levels: Tensor) -> Sampler: ...
+
+    def __call__(self, problem: Problem, x: Tensor, sigma: float, eps: Noise) -> Tensor:
+        # Near the prior's lowest level the grid still needs some length.
+        low = min(problem.prior.sigma_range[0], sigma / 2)
+        sampler = self._sampler(karras(self.steps, (low, sigma)))
+        past: Past = ()
+        for k, (level, level_next) in enumerate(pairwise(sampler.path.tolist())):
+            x, x0 = sampler._step(problem.prior, x, level, level_next, partial(eps, k), past)
+            past = ((level, x0), *past)[: sampler.memory]
+        return x
+
+
+@final
+@dataclass(frozen=True)
+class FlowODE(_Walk):
+    """The end of the probability-flow ODE from x, by Euler's steps: a point of the prior.
+
+    Each x has one end, so what p(x0 | x) has of spread is lost: a splitting that takes it for a
+    draw of p(x0 | x) is biased (DAPS says by how much on a Gaussian).
+    """
+
+    def _sampler(self, levels: Tensor) -> Sampler:
+        return Ancestral(levels, eta=0.0)
+
+
+@final
+@dataclass(frozen=True)
+class ReverseSDE(_Walk):
+    """A draw of p(x0 | x), exact as `steps` grow: weak order 2, by `Multistep`."""
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return self.steps
+
+    def _sampler(self, levels: Tensor) -> Sampler:
+        return Multistep(levels)

@@ -1,0 +1,68 @@
+"""A posterior as splitting methods take it apart: what is denoised, and what the data step sees."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from forward_models import ForwardModel, LinearGaussian, TimeDependent
+from priors import Prior
+
+from ..lift import joint
+from ..likelihoods import Measured
+from ..posterior import Posterior
+
+
+@final
+class Problem:
+    """The two sides of a posterior.
+
+    Attributes:
+        posterior: the whole.
+        prior: what is denoised: the prior, with time-dependent factors, which are of noisy images
+            and exact there.
+        clean: the other factors, pairs (forward model, y): what the data step sees.
+        measured: those of them that are linear with Gaussian noise, stacked into one; None if
+            another kind is among them, or a decoder comes between.
+    """
+
+    def __init__(self, posterior: Posterior) -> None:
+        timed = tuple((m, y) for m, y in posterior.factors if isinstance(m, TimeDependent))
+        self.clean = tuple((m, y) for m, y in posterior.factors if isinstance(m, ForwardModel))
+        self.posterior, self.decoder = posterior, posterior.decoder
+        self.prior: Prior = posterior.prior
+        if timed:
+            self.prior = Posterior(posterior.prior, timed, posterior.lift, posterior.decoder)
+        self.measured: Measured | None = None
+        if self.decoder is None and all(isinstance(m, LinearGaussian) for m, _ in self.clean):
+            for model, y in joint(self.clean):
+                assert isinstance(model, LinearGaussian)
+                self.measured = Measured(model, y)
+
+    def linear(self) -> Measured:
+        """`measured`; TypeError where there is none."""
+        if self.measured is None:
+            kinds = ", ".join(type(m).__name__ for m, _ in self.clean) or "nothing clean"
+            where = " behind a decoder" if self.decoder is not None else ""
+            raise TypeError(f"needs linear measurements with Gaussian noise, got {kinds}{where}")
+        return self.measured
+
+    def log_likelihood(self, z: Tensor) -> Tensor:
+        """log p(y | z) of clean images or latents z (B, *event), (B,)."""
+        image = z if self.decoder is None else self.decoder.apply(z)
+        return torch.stack([m.log_likelihood(y, image) for m, y in self.clean]).sum(0)
+
+    def gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(y | z), (B,), and its gradient, (B, *event); TypeError for a black box."""
+        for model, _ in self.clean:
+            if not model.differentiable:
+                raise TypeError(
+                    f"{type(model).__name__} is a black box: log p(y | x0) has no gradient"
+                )
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            value = self.log_likelihood(z)
+            (slope,) = torch.autograd.grad(value.sum(), z)
+        return value.detach(), slope

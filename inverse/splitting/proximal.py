@@ -1,0 +1,104 @@
+"""The data step of a Gaussian around the denoised image: its maximum, or a draw.
+
+    log p(y | z) - |z - x0|^2 / (2 v)
+
+has its maximum at the proximal map of -v log p(y | .). For y = A z + N(0, S) that is
+
+    z = x0 + v A^T (S + v A A^T)^-1 (y - A x0),
+
+and adding a perturbation to x0 and to y turns the maximum into an exact draw (Papandreou and
+Yuille, "Gaussian Sampling by Local Perturbations", 2010,
+https://papers.nips.cc/paper/2010/hash/86b122d4358357d834a87ce618a55de0-Abstract.html).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from forward_models.linear.solvers import conjugate_gradients
+
+from ..checks import whole
+from ..likelihoods import Measured
+from .ascent import climb
+from .updates import DataStep, Slack, Split
+
+
+@final
+@dataclass(frozen=True)
+class ProximalMap(DataStep):
+    """z = argmax log p(y | z) - |z - x0|^2 / (2 v).
+
+    Linear with Gaussian noise: in closed form by the operator's SVD, its Fourier transform or a
+    diagonal A A^T; else by conjugate gradients in the measurement's space, started from the step
+    before: at its solution (S + v A A^T) u = r has u = S^-1 (y - A z). Other differentiable
+    models: by `climb` from x0.
+
+    Args:
+        slack: v.
+        iterations: for linear models that many conjugate gradients in the image's space, from x0,
+            in place of a solution (DDS); for others how many gradients, 20 by default.
+    Raises:
+        TypeError: a forward model without a gradient.
+    """
+
+    slack: Slack
+    iterations: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.iterations is not None:
+            whole(self.iterations, "iterations")
+
+    def __call__(self, split: Split) -> Tensor:
+        v = self.slack.variance(split)
+        measured = split.problem.measured
+        if v == 0:
+            return split.x0
+        if measured is None:
+            return climb(split.problem, split.x0, v, self.iterations or 20)
+        if self.iterations is None:
+            return solved(measured, split.x0, v, measured.residual(split.x0), split.before)
+        return split.x0 + _refined(measured, split.x0, v, self.iterations)
+
+
+@final
+@dataclass(frozen=True)
+class GaussianDraw(DataStep):
+    """z ~ p(y | z) N(z; x0, v I), exactly: linear measurements with Gaussian noise.
+
+    One solve as `ProximalMap`. Raises TypeError for other forward models.
+    """
+
+    slack: Slack
+
+    draws = 2
+
+    def __call__(self, split: Split) -> Tensor:
+        v = self.slack.variance(split)
+        if v == 0:
+            return split.x0
+        measured = split.problem.linear()
+        start = split.x0 + math.sqrt(v) * split.eps()
+        noise = measured.system(start).noise.sqrt() * split.eps(1, (measured.size,))
+        return solved(measured, start, v, measured.residual(start) + noise, None)
+
+
+def solved(measured: Measured, x0: Tensor, v: float, r: Tensor, before: Tensor | None) -> Tensor:
+    """x0 + v A^T (S + v A A^T)^-1 r, for r (B, M); `before` is a solution nearby, or None."""
+    start = None if before is None else measured.residual(before) / measured.system(x0).noise
+    u = measured.solve(r, x0.new_full((len(x0),), v), start)
+    return x0 + v * measured.system(x0).adjoint(u)
+
+
+def _refined(measured: Measured, x0: Tensor, v: float, iterations: int) -> Tensor:
+    """k conjugate gradients on (v A^T S^-1 A + I) d = v A^T S^-1 (y - A x0), from d = 0."""
+    system = measured.system(x0)
+
+    def normal(d: Tensor) -> Tensor:
+        return d + v * system.adjoint(system.apply(d) / system.noise)
+
+    b = v * system.adjoint(measured.residual(x0) / system.noise)
+    return conjugate_gradients(normal, b, tolerance=0.0, max_iterations=iterations)[0]
