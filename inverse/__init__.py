@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import likelihoods, samplers
+    from .learned_files import load_learned, save_learned
+    from .learning import learn
     from .posterior import Posterior, condition
     from .recipes import Method, methods
     from .result import Samples
@@ -19,11 +21,14 @@ __all__ = [
     "Posterior",
     "Samples",
     "condition",
+    "learn",
     "likelihoods",
+    "load_learned",
     "methods",
     "plots",
     "sample",
     "samplers",
+    "save_learned",
 ]
 
 # Imported at first use, so that `inverse --help` does not wait for torch.
@@ -32,8 +37,11 @@ _HOME = {
     "Posterior": "posterior",
     "Samples": "result",
     "condition": "posterior",
+    "learn": "learning",
+    "load_learned": "learned_files",
     "methods": "recipes",
     "sample": "sampling",
+    "save_learned": "learned_files",
 }
 
 

@@ -5,6 +5,8 @@ A method joins by being registered; nothing is added here.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from problems import DOUBLE, Component, problem
 
@@ -79,6 +81,19 @@ def classes() -> Posterior:
     return inverse.condition(Opaque(mixture), Component(mixture), 0)
 
 
+@cache
+def _learned():
+    """A few steps: what is asked of a method does not depend on how good its network is."""
+    known, _, _, _ = problem()
+    return inverse.learn(known, Wave(), steps=5, batch=16, widths=(16,))
+
+
+def learned() -> Posterior:
+    known, _, _, _ = problem()
+    y = torch.full((6,), 0.4, dtype=DOUBLE)
+    return inverse.condition(Opaque(known), Wave(), y, lift=_learned())
+
+
 POSTERIORS = {
     "linear": linear,
     "opaque": opaque,
@@ -86,6 +101,7 @@ POSTERIORS = {
     "curved": curved,
     "black box": black_box,
     "classes": classes,
+    "learned": learned,
 }
 
 

@@ -7,6 +7,7 @@ from .exact import Exact
 from .fixed_prior import FixedPrior
 from .gaussian_lift import GaussianLift
 from .isotropic import Isotropic, Tabulated, Zero
+from .learned import Learned, LearnedLift
 from .likelihood import Cost, Likelihood, Moments
 from .linear_system import Measured
 from .linearised_lift import LinearisedLift
@@ -27,6 +28,8 @@ __all__ = [
     "FixedPrior",
     "GaussianLift",
     "Isotropic",
+    "Learned",
+    "LearnedLift",
     "Likelihood",
     "LinearisedLift",
     "Measured",

@@ -9,6 +9,7 @@ from priors.prior import event_size
 from ..posterior import Posterior
 from .exact import EXACT
 from .gaussian import GAUSSIAN
+from .learned import LEARNED
 from .loss_guidance import LOSS_GUIDANCE
 from .particles import PARTICLES
 from .plug_in import PLUG_IN
@@ -20,6 +21,7 @@ _METHODS: tuple[Method, ...] = (
     *GAUSSIAN,
     *PLUG_IN,
     *LOSS_GUIDANCE,
+    LEARNED,
     *SPLITTING,
     *PARTICLES,
 )

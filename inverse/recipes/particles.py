@@ -7,8 +7,8 @@ from torch import Tensor
 from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import geometric
 
-from ..lift import Model, default_lift, linearisable
-from ..likelihoods import Likelihood, MonteCarloLift
+from ..lift import Lift, Model, default_lift, linearisable
+from ..likelihoods import LearnedLift, Likelihood, MonteCarloLift
 from ..particles import (
     BestOf,
     DecoupledDiffusion,
@@ -25,12 +25,23 @@ from .recipe import Method, Recipe
 
 
 def _tds(
-    posterior: Posterior, steps: int, *, resample_below: float = 0.5, order: int = 2
+    posterior: Posterior,
+    steps: int,
+    *,
+    resample_below: float = 0.5,
+    order: int = 2,
+    twist: Lift | None = None,
 ) -> Recipe:
+    """`twist`: any lift; by default the posterior's own where it was learned, else the rule's."""
+    own = posterior.lift if isinstance(posterior.lift, LearnedLift) else default_lift
     levels = geometric(steps, posterior.sigma_range)
-    return Recipe(
-        posterior.lifted(default_lift), TwistedFilter(levels, resample_below, order=order)
-    )
+    walk = TwistedFilter(levels, resample_below, order=order)
+    return Recipe(posterior.lifted(own if twist is None else twist), walk)
+
+
+def _twistable(posterior: Posterior) -> str | None:
+    learned = isinstance(posterior.lift, LearnedLift)
+    return None if learned else applies.differentiable(posterior)
 
 
 def _bootstrap(
@@ -107,14 +118,15 @@ PARTICLES = (
         name="tds",
         family="particles",
         asks="gradient",
-        needs="a differentiable forward model; its likelihood at every noise level is the twist",
+        needs="a differentiable forward model, or a learned lift; its likelihood at every noise "
+        "level is the twist",
         jacobian=True,
         cost="1 network call and up to M <= 32 or 3 vector-Jacobian products a step and particle",
         exact_when="particles and steps grow",
         paper="Wu et al. 2023, Practical and Asymptotically Exact Conditional Sampling in "
         "Diffusion Models, https://arxiv.org/abs/2306.17775",
         steps=100,
-        applies=applies.differentiable,
+        applies=_twistable,
         build=_tds,
     ),
     Method(
