@@ -19,6 +19,7 @@ from .posterior import Posterior
 from .randomness import NoiseStream
 from .recipes import Recipe
 from .samplers import Callback, Sampler, Step
+from .variational import VariationalMethod
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,13 @@ class Counted(Prior):
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.network_calls += 1
-        return self.prior.denoise(x, sigma.flatten())
+        x0 = self.prior.denoise(x, sigma.flatten())
+        if x0.requires_grad:
+            x0.register_hook(self._differentiated)
+        return x0
+
+    def _differentiated(self, gradient: Tensor) -> None:
+        self.jacobian_products += 1
 
     def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
         self.network_calls += 1
@@ -138,11 +145,50 @@ def run_particles(
     return found.x, found.log_weights.exp() / settings.groups, spent
 
 
+def run_variational(
+    posterior: Prior, method: VariationalMethod, settings: Settings, store: Checkpoint | None
+) -> tuple[Tensor, dict[str, Any]]:
+    """Optimised images 0 ... n - 1 in batches; the counts are those of one sample's path."""
+    assert isinstance(posterior, Posterior)
+    n, batch, device = settings.n, settings.batch, settings.device
+    counted = Counted(posterior.prior)
+    over = posterior.over(counted)
+    total = len(method.path) - 1
+    chunks = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
+    parts, counts = [], (0, 0)
+    for number, indices in enumerate(chunks):
+        state, done = (None, 0) if store is None else store.load(number)
+        if state is not None:
+            state = {name: value.to(device) for name, value in state.items()}
+
+        def keep(steps: int, state: State, number: int = number) -> None:
+            if store is not None:
+                store.save(number, state, steps, final=steps == total)
+
+        def report(step: Step, number: int = number) -> None:
+            if settings.callback is not None:
+                index = number * total + step.index
+                settings.callback(dataclasses.replace(step, index=index, total=len(chunks) * total))
+
+        before = (counted.network_calls, counted.jacobian_products)
+        found = method(
+            over.paired(indices), len(indices), seed=settings.seed, indices=indices, state=state,
+            first_step=done, callback=report, keep=keep, dtype=settings.dtype, device=device,
+        )  # fmt: skip
+        parts.append(found)
+        counts = max(
+            counts,
+            (counted.network_calls - before[0], counted.jacobian_products - before[1]),
+        )
+    return torch.cat(parts), {"network_calls": counts[0], "jacobian_products": counts[1]}
+
+
 @torch.no_grad()
 def probe(recipe: Recipe, settings: Settings) -> Tensor:
     """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here.
 
-    Particles may know of no gradient, so theirs is the prior's, with p(y | x0) of what it gives.
+    Particles may know of no gradient, and optimisers take none here, so theirs is the prior's, with
+    p(y | x0) of what it gives.
     """
     assert recipe.sampler is not None
     prior, rows = recipe.prior, range(settings.batch)
@@ -152,7 +198,7 @@ def probe(recipe: Recipe, settings: Settings) -> Tensor:
     sigma = float(levels[len(levels) // 2])
     noise = NoiseStream(0, rows, prior.event_shape, settings.dtype, settings.device)
     x = prior.initial(noise.normal(0), sigma)
-    if isinstance(prior, Posterior) and isinstance(recipe.sampler, ParticleMethod):
+    if isinstance(prior, Posterior) and not isinstance(recipe.sampler, Sampler):
         x0 = prior.prior.denoise(x, sigma)
         return torch.cat([x0.flatten(1), prior.log_clean(x0)[:, None]], 1)
     return prior.denoise(x, sigma)

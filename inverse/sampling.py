@@ -17,8 +17,9 @@ from .posterior import Posterior, decoder_of
 from .randomness import NoiseStream, check_seed
 from .recipes import Recipe, absorbed, choose, find, methods, moving
 from .result import Samples, measurement_fit
-from .running import Settings, probe, run_particles, run_sampler
+from .running import Settings, probe, run_particles, run_sampler, run_variational
 from .samplers import Callback, Multistep, Sampler
+from .variational import VariationalMethod
 
 
 def sample(
@@ -48,7 +49,7 @@ def sample(
             that can of exact, mmps, dps, unscented (black boxes with independent noise, of at most
             32 values) and scg (other black boxes); a posterior with a lift of the caller's own
             keeps it.
-        steps: noise levels to go through; by default the method's.
+        steps: noise levels to go through, or steps of an optimiser; by default the method's.
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.
         sampler: a sampler of the caller's own: with a method, in place of that method's; alone,
@@ -121,6 +122,8 @@ def sample(
             store = Checkpoint(Path(checkpoint), key, probe(recipe, settings))
         if isinstance(recipe.sampler, Sampler):
             x, spent = run_sampler(recipe.prior, recipe.sampler, settings, store)
+        elif isinstance(recipe.sampler, VariationalMethod):
+            x, spent = run_variational(recipe.prior, recipe.sampler, settings, store)
         else:
             x, weights, spent = run_particles(recipe.prior, recipe.sampler, settings, store)
     latents = None

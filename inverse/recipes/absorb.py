@@ -11,15 +11,16 @@ from ..likelihoods import Absorbed, Likelihood
 from ..particles import ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Absorbing, Sampler
+from ..variational import VariationalMethod
 from .recipe import Recipe
 
 
 def absorbed(recipe: Recipe) -> Recipe:
     """The recipe with `Absorbed` around its likelihood, and unguided steps below the threshold.
 
-    Raises ValueError where that has no meaning: exact draws, factors that are not linear with
-    Gaussian noise, a decoder, a sampler that does not go straight down, particle methods that
-    absorb by themselves.
+    Raises ValueError where that has no meaning: exact draws, optimised images, factors that are not
+    linear with Gaussian noise, a decoder, a sampler that does not go straight down, particle
+    methods that absorb by themselves.
     """
     posterior, sampler = recipe.prior, recipe.sampler
     why = _refusal(recipe)
@@ -34,7 +35,7 @@ def absorbed(recipe: Recipe) -> Recipe:
     lifted = posterior.lifted(lift)
     if isinstance(sampler, ParticleMethod):
         return Recipe(lifted, sampler)
-    assert sampler is not None
+    assert isinstance(sampler, Sampler)
     thresholds = [li.threshold for li in lifted.likelihoods if isinstance(li, Absorbed)]
     return Recipe(lifted, Absorbing(sampler, min(thresholds)))
 
@@ -44,6 +45,8 @@ def _refusal(recipe: Recipe) -> str | None:
         return "the posterior is drawn exactly"
     if isinstance(recipe.sampler, Sampler) and recipe.sampler.splits:
         return f"{type(recipe.sampler).__name__} uses p(y | x0) alone, at no noise level"
+    if isinstance(recipe.sampler, VariationalMethod):
+        return f"{type(recipe.sampler).__name__} optimises a clean image"
     if isinstance(recipe.sampler, ParticleMethod) and not recipe.sampler.absorbs:
         return f"{type(recipe.sampler).__name__} treats small noise levels in its own way"
     if recipe.prior.decoder is not None:

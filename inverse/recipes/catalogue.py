@@ -15,6 +15,7 @@ from .particles import PARTICLES
 from .plug_in import PLUG_IN
 from .recipe import Method
 from .splitting import SPLITTING
+from .variational import VARIATIONAL
 
 _METHODS: tuple[Method, ...] = (
     EXACT,
@@ -24,6 +25,7 @@ _METHODS: tuple[Method, ...] = (
     LEARNED,
     *SPLITTING,
     *PARTICLES,
+    *VARIATIONAL,
 )
 
 DEFAULTS = ("exact", "mmps", "dps", "unscented", "scg")

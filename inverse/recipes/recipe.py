@@ -14,6 +14,7 @@ from priors import Prior
 from ..particles import ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Sampler
+from ..variational import VariationalMethod
 
 Family = Literal["exact", "guidance", "splitting", "particles", "variational"]
 Asks = Literal["closed form", "every noise level", "SVD", "adjoint", "gradient", "black box"]
@@ -25,11 +26,12 @@ class Recipe:
 
     Attributes:
         prior: what is walked: a posterior under the method's lift, or a prior.
-        sampler: the sampler or particle method that walks it; None for exact draws.
+        sampler: the sampler or particle method that walks it, or what optimises in its place; None
+            for exact draws.
     """
 
     prior: Prior
-    sampler: Sampler | ParticleMethod | None
+    sampler: Sampler | ParticleMethod | VariationalMethod | None
 
 
 @dataclass(frozen=True)
