@@ -1,13 +1,14 @@
 """Every method of ours against the exact posteriors of a mixture of 25 Gaussians.
 
-    python benchmarks/mixture.py [--cells 8,1 80,4 ...] [--methods NAME ...] [--seeds 20]
+    python benchmarks/mixture.py [--cells 8,1 80,4 8,1,0.1 ...] [--methods NAME ...] [--seeds 20]
 
 The problem and its figures: mixture_problem.py. 1000 samples (or particles, weighted) a method, the
-exact denoiser, 100 noise levels. Named methods (`inverse.methods()`, all that can sample this
-posterior) walk their own grid, which is geometric over the prior's range unless their paper has
-another; "absorbed" is `absorb=True`. The reference settings walk the grid of the problem's paper,
-whose noisy data end at alpha_T = 0.0066: x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps uniform
-in alpha, from N(0, I):
+exact denoiser, about 100 network calls a sample: as many steps as spend them. Named methods
+(`inverse.methods()`, all that can sample this posterior) walk their own grid, which is geometric
+over the prior's range unless their paper has another; "absorbed" is `absorb=True`. The reference
+settings walk the grid of the problem's paper, whose noisy data end at alpha_T = 0.0066:
+x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps (or as many as the name says) uniform in alpha,
+from N(0, I):
 
     exact            the exact posterior score, ancestral: what discretisation alone costs
     exact start      the same from an exact draw at the first level
@@ -15,6 +16,7 @@ in alpha, from N(0, I):
     PiGDM score      r^2 = sigma^2 / (1 + sigma^2) as a score, eta = 1
     PiGDM released   the published code's step: alpha alpha' r^2 g added to x', whatever its length
     TMPD             the full covariance of x0 given x, eta = 1
+    TDS prototype    particles with TMPD as twist and proposal, ancestral steps
 
 At 20 seeds (d = 8 and 80) these agree, well within the errors, with an independent implementation
 on the same instances, but for "exact start", which took 300 steps there. Two readings of the
@@ -30,13 +32,12 @@ the peers to the same file of runs, `mixture_figure.py` draws the summary.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 
 import torch
-from mixture_problem import CELLS, Clock, ExactPosterior, Problem, problem
-from mixture_runs import Drawn, Runs, parse_cell, report
+from mixture_problem import Clock, ExactPosterior, Problem, problem
+from mixture_runs import Drawn, Entry, main
 from torch import Tensor
 
 import inverse
@@ -49,7 +50,9 @@ from inverse.likelihoods import (
     NormalizedPlugIn,
     Tweedie,
 )
-from inverse.posterior import Lift
+from inverse.particles import TwistedFilter
+from inverse.posterior import Lift, Posterior
+from inverse.recipes import find
 from inverse.samplers import Ancestral
 from priors import Prior, Schedule
 
@@ -76,8 +79,10 @@ class UniformAlpha(Schedule):
 
 
 SCHEDULE = UniformAlpha()
-RANGE = float(SCHEDULE.sigma(1 / STEPS)), float(SCHEDULE.sigma(1.0))
-LEVELS = SCHEDULE.levels(STEPS, RANGE)
+
+
+def levels(steps: int) -> Tensor:
+    return SCHEDULE.levels(steps, (float(SCHEDULE.sigma(1 / steps)), float(SCHEDULE.sigma(1.0))))
 
 
 class ReleasedStep(Likelihood):
@@ -89,13 +94,13 @@ class ReleasedStep(Likelihood):
 
     needs_covariance = True
 
-    def __init__(self, lift: Likelihood) -> None:
-        self.lift = lift
+    def __init__(self, lift: Likelihood, steps: int) -> None:
+        self.lift, self.levels = lift, levels(steps)
 
     def shift(self, moments: Moments) -> Tensor:
         sigma = float(moments.sigma.flatten()[0])
-        k = int((LEVELS - sigma).abs().argmin())
-        share = 1 - float(LEVELS[k + 1] / LEVELS[k]) ** 2
+        k = int((self.levels - sigma).abs().argmin())
+        share = 1 - float(self.levels[k + 1] / self.levels[k]) ** 2
         return self.lift.shift(moments) / ((1 + sigma**2) * share)
 
     def log_likelihood(self, moments: Moments) -> Tensor:
@@ -111,13 +116,25 @@ def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) ->
     )
 
 
-def named(name: str, **options: bool) -> Callable[[Problem], Drawn]:
-    """A method of `inverse.methods()` at 100 noise levels."""
+def affordable(method: inverse.Method, posterior: Posterior) -> int:
+    """As many steps as spend 100 network calls a sample, or a few fewer."""
+    recipe = method.recipe(posterior, STEPS)
+    if recipe.sampler is None:
+        return STEPS
+    calls = recipe.sampler.network_calls
+    if isinstance(recipe.prior, Posterior):
+        calls = calls * (1 + recipe.prior.cost.network_calls)
+    return max(1, STEPS * STEPS // calls)
+
+
+def named(name: str, n: int = N, **options: bool) -> Callable[[Problem], Drawn]:
+    """A method of `inverse.methods()` at 100 network calls."""
 
     def run(p: Problem) -> Drawn:
         def sample(prior: Prior) -> tuple[Tensor, Tensor | None]:
             posterior = inverse.condition(prior, p.model, p.y)
-            found = inverse.sample(posterior, N, method=name, steps=STEPS, seed=p.seed, **options)
+            steps = affordable(find(name), posterior)
+            found = inverse.sample(posterior, n, method=name, steps=steps, seed=p.seed, **options)
             return found.x, found.weights
 
         return drawn(sample, p.prior)
@@ -125,20 +142,22 @@ def named(name: str, **options: bool) -> Callable[[Problem], Drawn]:
     return run
 
 
-def walked(lift: Lift | None, eta: float = 1.0, exact_start: bool = False):  # type: ignore[no-untyped-def]
+def walked(  # type: ignore[no-untyped-def]
+    lift: Lift | None, eta: float = 1.0, exact_start: bool = False, steps: int = STEPS
+):
     """Ancestral steps along the paper's grid; no lift: the exact posterior score."""
 
     def run(p: Problem) -> Drawn:
         eps = torch.randn(N, p.d, generator=torch.Generator().manual_seed(p.seed)).double()
         start = eps / SCHEDULE.alpha(1.0)
         if exact_start:
-            start = p.exact(N, stream=3) + float(LEVELS[0]) * eps
+            start = p.exact(N, stream=3) + float(levels(steps)[0]) * eps
 
         def sample(prior: Prior) -> tuple[Tensor, None]:
             target = prior
             if lift is not None:
                 target = inverse.condition(prior, p.model, p.y, lift=lift)
-            return Ancestral(LEVELS, eta=eta)(target, start=start, seed=p.seed), None
+            return Ancestral(levels(steps), eta=eta)(target, start=start, seed=p.seed), None
 
         posterior = ExactPosterior(p.prior, p.A, p.sigma_y, p.y)
         return drawn(sample, posterior if lift is None else p.prior)
@@ -146,29 +165,57 @@ def walked(lift: Lift | None, eta: float = 1.0, exact_start: bool = False):  # t
     return run
 
 
-def dps(zeta: float, eta: float) -> Lift:
+def dps(zeta: float, eta: float, steps: int = STEPS) -> Callable[[Problem], Drawn]:
     # grad |r|^2 / |r| = 2 grad |r|.
-    return lambda model, y: NormalizedPlugIn(
-        model, y, zeta=2 * zeta, schedule=SCHEDULE, steps=STEPS, eta=eta, bounded=False
-    )
+    def lift(model: LinearGaussian, y: Tensor) -> Likelihood:
+        return NormalizedPlugIn(
+            model, y, zeta=2 * zeta, schedule=SCHEDULE, steps=steps, eta=eta, bounded=False
+        )
+
+    return walked(lift, eta, steps=steps)
 
 
 def pigdm(model: LinearGaussian, y: Tensor) -> Likelihood:
     return GaussianLift(model, y, Isotropic(s=1.0))
 
 
-def released(model: LinearGaussian, y: Tensor) -> Likelihood:
-    return ReleasedStep(pigdm(model, y))
+def tmpd(model: LinearGaussian, y: Tensor) -> Likelihood:
+    return GaussianLift(model, y, Tweedie())
+
+
+def released(steps: int = STEPS) -> Callable[[Problem], Drawn]:
+    return walked(lambda model, y: ReleasedStep(pigdm(model, y), steps), steps=steps)
+
+
+def prototype(p: Problem) -> Drawn:
+    def sample(prior: Prior) -> tuple[Tensor, Tensor]:
+        found = TwistedFilter(levels(STEPS), order=1)(
+            inverse.condition(prior, p.model, p.y, lift=tmpd), N, seed=p.seed, dtype=torch.float64
+        )
+        return found.x, found.log_weights.exp()
+
+    return drawn(sample, p.prior)
 
 
 REFERENCE: dict[str, Callable[[Problem], Drawn]] = {
     "exact": walked(None),
     "exact start": walked(None, exact_start=True),
-    "DPS 0.1/0.85": walked(dps(0.1, 0.85), 0.85),
-    "DPS 1/0.6": walked(dps(1.0, 0.6), 0.6),
+    "DPS 0.1/0.85": dps(0.1, 0.85),
+    "DPS 1/0.6": dps(1.0, 0.6),
     "PiGDM score": walked(pigdm),
-    "PiGDM released": walked(released),
-    "TMPD": walked(lambda model, y: GaussianLift(model, y, Tweedie())),
+    "PiGDM released": released(),
+    "TMPD": walked(tmpd),
+    "TDS prototype": prototype,
+}
+OTHER_STEPS: dict[str, Callable[[Problem], Drawn]] = {
+    "exact, 20 steps": walked(None, steps=20),
+    "DPS 1/0.6, 20 steps": dps(1.0, 0.6, 20),
+    "exact, 1000 steps": walked(None, steps=1000),
+    "DPS 0.1/0.85, 1000 steps": dps(0.1, 0.85, 1000),
+    "DPS 1/0.6, 1000 steps": dps(1.0, 0.6, 1000),
+    "PiGDM score, 1000 steps": walked(pigdm, steps=1000),
+    "PiGDM released, 1000 steps": released(1000),
+    "TMPD, 1000 steps": walked(tmpd, steps=1000),
 }
 
 
@@ -181,35 +228,19 @@ def prior_draws(p: Problem) -> Drawn:
     return Drawn(p.prior.mixture.sample(N, torch.Generator().manual_seed(p.seed)), None)
 
 
-def all_methods() -> dict[str, Callable[[Problem], Drawn]]:
-    p = problem(8, 1, 0)
+def all_methods() -> dict[str, Entry]:
+    p = problem((8, 1), 0)
     posterior = inverse.condition(p.prior, p.model, p.y)
     able = [m.name for m in inverse.methods() if m.refusal(posterior) is None]
-    return {
+    known = {
         "floor": floor, "prior": prior_draws,
-        **{f"reference: {name}": run for name, run in REFERENCE.items()},
+        **{f"reference: {name}": run for name, run in (REFERENCE | OTHER_STEPS).items()},
         **{f"inverse {name}": named(name) for name in able},
         **{f"inverse {name}, absorbed": named(name, absorb=True) for name in ("mmps", "tds")},
+        "inverse tds, 4000 particles": named("tds", 4 * N),
     }  # fmt: skip
-
-
-def main() -> None:
-    known = all_methods()
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cells", nargs="+", type=parse_cell, default=CELLS, help="d,m ...")
-    parser.add_argument("--methods", nargs="+", choices=known, metavar="NAME", default=list(known))
-    parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this")
-    Runs.add_arguments(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    runs = Runs(options.runs)
-    for d, m in options.cells:
-        for seed in range(options.seeds):
-            for name in options.methods:
-                runs.add(d, m, name, seed, known[name])
-        print(report(runs, [(d, m)]), flush=True)
-    runs.summarise(options.out)
+    return {name: Entry(run, {}) for name, run in known.items()}
 
 
 if __name__ == "__main__":
-    main()
+    main(all_methods(), __doc__.partition("\n")[0])

@@ -5,10 +5,12 @@ Prior: x0 ~ sum_k w_k N(m_k, I) in d dimensions, m_k = (-8 i, -8 j) repeated d /
 A = U diag(s) V with the singular vectors of a random matrix and s uniform in [0, 1], sigma_y
 uniform in [0, max s]. Everything is drawn in float32 from torch's generator at one seed, in the
 order: weights, A, s, x0, sigma_y, eps; the seed 27 gives the instances of the public benchopt
-benchmark (sigma_y = 0.0048, 0.400, 0.274 for m = 1, 2, 4 at d = 8).
+benchmark (sigma_y = 0.0048, 0.400, 0.274 for m = 1, 2, 4 at d = 8). In a second protocol all
+weights are 1 / 25 and sigma_y is fixed at 0.01, 0.1 or 1.
 
-Paper: Cardoso et al., "Monte Carlo guided Denoising Diffusion models for Bayesian linear inverse
-problems", 2023, https://arxiv.org/abs/2308.07983
+Papers: Cardoso et al., "Monte Carlo guided Denoising Diffusion models for Bayesian linear inverse
+problems", 2023, https://arxiv.org/abs/2308.07983; Boys et al., "Tweedie Moment Projected
+Diffusions for Inverse Problems", 2024, https://arxiv.org/abs/2310.06721
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from forward_models import LinearGaussian, MatrixOperator
 from priors import Mixture, Prior
 from priors.prior import CovarianceProduct
 
-CELLS = tuple((d, m) for d in (8, 80, 800) for m in (1, 2, 4))
+Cell = tuple[int, int] | tuple[int, int, float]
+"""d, m, and sigma_y in the second protocol."""
+CELLS: tuple[Cell, ...] = tuple((d, m) for d in (8, 80, 800) for m in (1, 2, 4))
 HALF_WIDTH = 20.0
 """Half the range within which practically all values lie: the unit of toolboxes for images."""
 
@@ -141,8 +145,7 @@ class Clock(Prior):
 class Problem:
     """One instance: what a sampler may see (prior, model, y), and the truth it is judged by."""
 
-    d: int
-    m: int
+    cell: Cell
     seed: int
     prior: IsotropicMixture
     model: LinearGaussian
@@ -150,6 +153,10 @@ class Problem:
     A: Tensor
     sigma_y: float
     truth: Mixture
+
+    @property
+    def d(self) -> int:
+        return self.cell[0]
 
     def exact(self, n: int, stream: int) -> Tensor:
         """n independent draws of the posterior; streams are independent."""
@@ -161,7 +168,8 @@ class Problem:
         return SlicedWasserstein(self.exact(2000, stream=1), self.seed)
 
 
-def problem(d: int, m: int, seed: int) -> Problem:
+def problem(cell: Cell, seed: int) -> Problem:
+    d, m, *fixed = cell
     source = torch.Generator().manual_seed(seed)
     weights = torch.randn(25, generator=source) ** 2
     grid = [(-8.0 * i, -8.0 * j) for i in range(-2, 3) for j in range(-2, 3)]
@@ -172,12 +180,14 @@ def problem(d: int, m: int, seed: int) -> Problem:
     k = torch.multinomial(weights, 1, True, generator=source)
     x0 = (means + torch.randn(25, d, generator=source))[k[0]].double()
     sigma_y = float(torch.rand(1, generator=source) * s.max())
+    if fixed:
+        weights, sigma_y = torch.ones(25), float(fixed[0])
     y = A @ x0 + sigma_y * torch.randn(m, generator=source)
     weights = weights.double() / weights.double().sum()
     mixture = Mixture(means.double(), 1.0, weights)
     model = LinearGaussian(MatrixOperator(A), sigma_y)
     truth = mixture.condition(model, y)
-    return Problem(d, m, seed, IsotropicMixture(mixture), model, y.unsqueeze(0), A, sigma_y, truth)
+    return Problem(cell, seed, IsotropicMixture(mixture), model, y.unsqueeze(0), A, sigma_y, truth)
 
 
 class SlicedWasserstein:

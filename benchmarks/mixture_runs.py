@@ -7,18 +7,17 @@ import json
 import math
 import platform
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from mixture_problem import Problem, judge, problem
+from mixture_problem import CELLS, Cell, Problem, judge, problem
 from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results" / "mixture.json"
-Cell = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,13 @@ class Drawn:
 
 
 def parse_cell(text: str) -> Cell:
-    d, m = map(int, text.split(","))
-    return d, m
+    d, m, *sigma_y = text.split(",")
+    return (int(d), int(m), float(sigma_y[0])) if sigma_y else (int(d), int(m))
+
+
+def cell_of(row: dict[str, Any]) -> Cell:
+    both = row["d"], row["m"]
+    return (*both, row["sigma_y"]) if "sigma_y" in row else both
 
 
 class Runs:
@@ -45,24 +49,19 @@ class Runs:
         self.path = path
         lines = path.read_text().splitlines() if path.exists() else []
         self.rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
-        self._done = {(r["d"], r["m"], r["method"], r["seed"]) for r in self.rows}
+        self._done = {(cell_of(r), r["method"], r["seed"]) for r in self.rows}
         self._problem: Problem | None = None
 
-    @staticmethod
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        kept = Path(tempfile.gettempdir()) / "mixture.jsonl"
-        parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
-        parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
-
     def add(
-        self, d: int, m: int, method: str, seed: int, run: Callable[[Problem], Drawn], **facts: str
+        self, cell: Cell, method: str, seed: int, run: Callable[[Problem], Drawn], **facts: str
     ) -> None:
-        if (d, m, method, seed) in self._done:
+        if (cell, method, seed) in self._done:
             return
         p = self._problem
-        if p is None or (p.d, p.m, p.seed) != (d, m, seed):
-            p = self._problem = problem(d, m, seed)
-        row: dict[str, Any] = {"d": d, "m": m, "method": method, "seed": seed, **facts}
+        if p is None or (p.cell, p.seed) != (cell, seed):
+            p = self._problem = problem(cell, seed)
+        where = dict(zip(("d", "m", "sigma_y"), cell, strict=False))
+        row: dict[str, Any] = {**where, "method": method, "seed": seed, **facts}
         try:
             found = run(p)
         except (ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError) as error:
@@ -74,13 +73,13 @@ class Runs:
                 "seconds": found.seconds, "network_seconds": found.network_seconds,
             }  # fmt: skip
         self.rows.append(row)
-        self._done.add((d, m, method, seed))
+        self._done.add((cell, method, seed))
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def cell(self, cell: Cell) -> dict[str, dict[str, Any]]:
         """Summary of each method in a cell; excess: of sw over the floor of the same seed."""
-        rows = [r for r in self.rows if (r["d"], r["m"]) == cell]
+        rows = [r for r in self.rows if cell_of(r) == cell]
         names = dict.fromkeys(r["method"] for r in rows)
         floor = {r["seed"]: r["sw"] for r in rows if r["method"] == "floor"}
         rows = [
@@ -90,13 +89,13 @@ class Runs:
         return {name: summary([r for r in rows if r["method"] == name]) for name in names}
 
     def summarise(self, out: Path) -> None:
-        cells = dict.fromkeys((r["d"], r["m"]) for r in self.rows)
+        cells = dict.fromkeys(cell_of(r) for r in self.rows)
         found = {
             "machine": platform.processor() or platform.machine(),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
             "samples": 1000,
-            "cells": {f"{d},{m}": self.cell((d, m)) for d, m in sorted(cells)},
+            "cells": {",".join(map(str, cell)): self.cell(cell) for cell in sorted(cells)},
         }
         out.write_text(json.dumps(found, indent=1) + "\n")
 
@@ -126,23 +125,49 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def report(runs: Runs, cells: Iterable[Cell]) -> str:
-    """The table of some cells, as Markdown; seconds are of the processor, per network call."""
-    lines = []
-    for d, m in cells:
-        lines += [
-            f"\nd = {d}, {m} values measured\n",
-            "| method | seeds | SW1 | mode TV | chi2 | 90 % holds | calls | s | ms / call |",
-            "|---|---|---|---|---|---|---|---|---|",
-        ]
-        for name, f in runs.cell((d, m)).items():
-            if "sw" not in f:
-                lines.append(f"| {name} | 0 | {f.get('error', 'not finite')} | | | | | | |")
-                continue
-            per_call = 1e3 * f["seconds"] / f["calls"] if f["calls"] else 0.0
-            sw, tv, hold = (f"{f[k][0]:.2f}±{f[k][1]:.2f}" for k in ("sw", "tv", "coverage"))
-            lines.append(
-                f"| {name} | {f['seeds']} | {sw} | {tv} | {f['chi2']:.3g} | {hold} "
-                f"| {f['calls']:.0f} | {f['seconds']:.2f} | {per_call:.2f} |"
-            )
+def report(runs: Runs, cell: Cell) -> str:
+    """The table of a cell, as Markdown; seconds are of the processor, per network call."""
+    d, m, *sigma_y = cell
+    lines = [
+        f"\nd = {d}, {m} values measured{f', sigma_y = {sigma_y[0]}' if sigma_y else ''}\n",
+        "| method | seeds | SW1 | mode TV | chi2 | 90 % holds | calls | s | ms / call |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, f in runs.cell(cell).items():
+        if "sw" not in f:
+            lines.append(f"| {name} | 0 | {f.get('error', 'not finite')} | | | | | | |")
+            continue
+        per_call = 1e3 * f["seconds"] / f["calls"] if f["calls"] else 0.0
+        sw, tv, hold = (f"{f[k][0]:.2f}±{f[k][1]:.2f}" for k in ("sw", "tv", "coverage"))
+        lines.append(
+            f"| {name} | {f['seeds']} | {sw} | {tv} | {f['chi2']:.3g} | {hold} "
+            f"| {f['calls']:.0f} | {f['seconds']:.2f} | {per_call:.2f} |"
+        )
     return "\n".join(lines)
+
+
+class Entry(NamedTuple):
+    """A method of the benchmark, and what its row says of it."""
+
+    run: Callable[[Problem], Drawn]
+    facts: dict[str, str]
+
+
+def main(known: dict[str, Entry], description: str) -> None:
+    """Runs what the command line asks for, prints a table a cell, and writes the summary."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--cells", nargs="+", type=parse_cell, default=CELLS, help="d,m[,sigma_y]")
+    parser.add_argument("--methods", nargs="+", choices=known, metavar="NAME", default=list(known))
+    parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this")
+    kept = Path(tempfile.gettempdir()) / "mixture.jsonl"
+    parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    runs = Runs(options.runs)
+    for cell in options.cells:
+        for seed in range(options.seeds):
+            for name in options.methods:
+                runs.add(cell, name, seed, known[name].run, **known[name].facts)
+        print(report(runs, cell), flush=True)
+    runs.summarise(options.out)

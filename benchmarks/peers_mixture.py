@@ -9,26 +9,17 @@ deepinv and azula: pip install deepinv azula. A library that is not there is lef
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import time
 from collections.abc import Callable
 from types import ModuleType
-from typing import NamedTuple
 
-import torch
-from mixture_problem import CELLS, HALF_WIDTH, Problem
-from mixture_runs import Drawn, Runs, parse_cell, report
+from mixture_problem import HALF_WIDTH, Problem
+from mixture_runs import Drawn, Entry, main
 from peers_task import Task
 from torch import Tensor
 
 N, STEPS = 1000, 100
-
-
-class Peer(NamedTuple):
-    run: Callable[[Problem], Drawn]
-    library: str
-    settings: str
 
 
 def libraries() -> dict[str, ModuleType]:
@@ -41,11 +32,12 @@ def libraries() -> dict[str, ModuleType]:
     return found
 
 
-def peers() -> dict[str, Peer]:
+def peers() -> dict[str, Entry]:
     known = {}
     for library, module in libraries().items():
         for name, (_, settings) in module.METHODS.items():
-            known[f"{library} {name}"] = Peer(_runner(module, name), module.VERSION, settings)
+            facts = {"library": module.VERSION, "settings": settings}
+            known[f"{library} {name}"] = Entry(_runner(module, name), facts)
     return known
 
 
@@ -72,24 +64,5 @@ def _runner(module: ModuleType, name: str) -> Callable[[Problem], Drawn]:
     return run
 
 
-def main() -> None:
-    known = peers()
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--cells", nargs="+", type=parse_cell, default=CELLS, help="d,m ...")
-    parser.add_argument("--methods", nargs="+", choices=known, metavar="NAME", default=list(known))
-    parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this")
-    Runs.add_arguments(parser)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    runs = Runs(options.runs)
-    for d, m in options.cells:
-        for seed in range(options.seeds):
-            for name in options.methods:
-                peer = known[name]
-                runs.add(d, m, name, seed, peer.run, library=peer.library, settings=peer.settings)
-        print(report(runs, [(d, m)]), flush=True)
-    runs.summarise(options.out)
-
-
 if __name__ == "__main__":
-    main()
+    main(peers(), __doc__.partition("\n")[0])
