@@ -11,6 +11,7 @@ import torch
 from problems import DOUBLE, Component, problem
 
 import inverse
+import inverse.recipes
 import priors
 from forward_models import ForwardModel, Gaussian, LinearGaussian, from_simulator
 from inverse.posterior import Posterior

@@ -7,10 +7,14 @@ zero gives the mean c, and one with each unit vector in turn a row of F: the cov
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
+from problems import DOUBLE, problem
 
-DOUBLE = torch.float64
+import inverse
+
+LEVELS = torch.tensor([3.0, 1.0, 0.4, 0.1, 0.0], dtype=DOUBLE)
 
 
 class Unit:
@@ -49,3 +53,36 @@ def law(sampler, prior) -> tuple[torch.Tensor, torch.Tensor]:
     return law_of(
         lambda noise, n: sampler(prior, n, noise=noise, dtype=DOUBLE), tuple(prior.event_shape)
     )
+
+
+def gaussian_case():
+    """Prior N(m, C), y = A x0 + N(0, S): all as matrices."""
+    prior, model, y, _ = problem()
+    eye = torch.eye(6, dtype=DOUBLE)
+    A = model.operator.matrix.to(DOUBLE)
+    _, product = prior.covariance(torch.zeros(1, 6, dtype=DOUBLE), 1.0)  # C (C + 1)^-1
+    gain = torch.cat([product(row[None]) for row in eye])
+    C = torch.linalg.solve(eye - gain, gain)
+    mean = prior.mean.to(DOUBLE)
+    return inverse.condition(prior, model, y), mean, C, A, y[0]
+
+
+def denoised(m, C, sigma):
+    """x -> x0 of N(m, C) as (matrix, offset)."""
+    eye = torch.eye(len(m), dtype=DOUBLE)
+    gain = C @ torch.linalg.inv(C + sigma**2 * eye)
+    return gain, m - gain @ m
+
+
+def recursion(step, m, C):
+    """Mean and covariance after all steps of x' = M x + c + L e, from the prior at the first level.
+
+    step(sigma, sigma_next) -> (M, c, L L^T)
+    """
+    eye = torch.eye(len(m), dtype=DOUBLE)
+    levels = LEVELS.tolist()
+    mean, cov = m.clone(), C + levels[0] ** 2 * eye
+    for sigma, sigma_next in pairwise(levels):
+        M, c, Q = step(sigma, sigma_next)
+        mean, cov = M @ mean + c, M @ cov @ M.T + Q
+    return mean, cov

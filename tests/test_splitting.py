@@ -9,7 +9,7 @@ import pytest
 import torch
 from method_cases import POSTERIORS
 from problems import DOUBLE, problem
-from splitting_laws import law, law_of
+from splitting_laws import LEVELS, denoised, gaussian_case, law, law_of, recursion
 
 import inverse
 import priors
@@ -38,8 +38,6 @@ from inverse.splitting import (
     Splitting,
     Without,
 )
-
-LEVELS = torch.tensor([3.0, 1.0, 0.4, 0.1, 0.0], dtype=DOUBLE)
 
 
 def seen(posterior, x0, sigma=0.7, before=None, eps=None) -> Split:
@@ -154,41 +152,6 @@ def test_a_gaussian_draw_has_the_exact_mean_and_covariance():
 
 
 # --- closed-form recursions on a Gaussian prior ---------------------------------------------------
-
-
-def gaussian_case():
-    """Prior N(m, C), y = A x0 + N(0, S): all as matrices."""
-    prior, model, y, _ = problem()
-    A = model.operator.matrix.to(DOUBLE)
-    C = prior.covariance_matrix if hasattr(prior, "covariance_matrix") else None
-    if C is None:
-        eye = torch.eye(6, dtype=DOUBLE)
-        _, product = prior.covariance(torch.zeros(1, 6, dtype=DOUBLE), 1e4)
-        C = torch.cat([product(row[None]) for row in eye])
-        C = torch.linalg.inv(torch.linalg.inv(C) - eye / 1e8)
-    mean = prior.denoise(torch.zeros(1, 6, dtype=DOUBLE), 1e8)[0]
-    return inverse.condition(prior, model, y), mean, C, A, y[0]
-
-
-def denoised(m, C, sigma):
-    """x -> x0 of N(m, C) as (matrix, offset)."""
-    eye = torch.eye(len(m), dtype=DOUBLE)
-    gain = C @ torch.linalg.inv(C + sigma**2 * eye)
-    return gain, m - gain @ m
-
-
-def recursion(step, m, C):
-    """Mean and covariance after all steps of x' = M x + c + L e, from the prior at the first level.
-
-    step(sigma, sigma_next) -> (M, c, L L^T)
-    """
-    eye = torch.eye(len(m), dtype=DOUBLE)
-    levels = LEVELS.tolist()
-    mean, cov = m.clone(), C + levels[0] ** 2 * eye
-    for sigma, sigma_next in pairwise(levels):
-        M, c, Q = step(sigma, sigma_next)
-        mean, cov = M @ mean + c, M @ cov @ M.T + Q
-    return mean, cov
 
 
 def proximal_matrices(A, y, v):

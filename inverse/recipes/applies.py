@@ -6,6 +6,8 @@ from forward_models import ForwardModel, LinearGaussian, TimeDependent
 
 from ..lift import linearisable
 from ..posterior import Posterior
+from ..splitting import Problem
+from ..splitting.spectral import not_spectral
 
 
 def anything(posterior: Posterior) -> str | None:
@@ -58,3 +60,12 @@ def measures_clean_images(posterior: Posterior) -> str | None:
         kinds = ", ".join(type(model).__name__ for model, _ in posterior.factors)
         return f"{kinds} is given at every noise level, which leaves no clean measurement to split"
     return None
+
+
+def split_spectral(posterior: Posterior) -> str | None:
+    """For splitting methods on one linear-Gaussian forward model with an SVD and white noise."""
+    why = split_linear(posterior)
+    if why is not None:
+        return why
+    measured = Problem(posterior).linear()
+    return not_spectral(measured.model)

@@ -13,6 +13,7 @@ from .learned import LEARNED
 from .loss_guidance import LOSS_GUIDANCE
 from .particles import PARTICLES
 from .plug_in import PLUG_IN
+from .projection import PROJECTION
 from .recipe import Method
 from .splitting import SPLITTING
 from .variational import VARIATIONAL
@@ -24,6 +25,7 @@ _METHODS: tuple[Method, ...] = (
     *LOSS_GUIDANCE,
     LEARNED,
     *SPLITTING,
+    *PROJECTION,
     *PARTICLES,
     *VARIATIONAL,
 )

@@ -7,15 +7,25 @@ import torch
 from forward_models import LinearGaussian
 from priors import geometric
 
+from ..checks import positive
 from ..posterior import Posterior
-from ..splitting import Mean, Partly, ProximalMap, Renewed, Slack, Splitting
+from ..splitting import (
+    Mean,
+    Partly,
+    Projection,
+    ProximalMap,
+    Renewed,
+    Slack,
+    Spectral,
+    Splitting,
+)
 from . import applies
 from .lifts import vp_levels
 from .recipe import Method, Recipe
 
 
 def _diffpir(posterior: Posterior, steps: int, *, lam: float = 8.0, zeta: float = 0.3) -> Recipe:
-    data = ProximalMap(Slack(1 / lam))
+    data = ProximalMap(Slack(1 / positive(lam, "lam")))
     update = Renewed(data, Partly(zeta=zeta, seen_from="data"))
     levels = geometric(steps, posterior.sigma_range)
     return Recipe(posterior, Splitting(levels, Mean(), update))
@@ -27,13 +37,72 @@ def _dds(
     # (gamma A^T A + 1) z = x0 + gamma A^T y, so that v = gamma sigma_y^2.
     noise = [torch.as_tensor(m.noise_variance, dtype=torch.float64).mean()
              for m, _ in posterior.factors if isinstance(m, LinearGaussian)]  # fmt: skip
-    data = ProximalMap(Slack(fixed=gamma * float(sum(noise) / len(noise))), iterations)
+    data = ProximalMap(
+        Slack(fixed=positive(gamma, "gamma") * float(sum(noise) / len(noise))), iterations
+    )
     return Recipe(
         posterior, Splitting(vp_levels(posterior, steps), Mean(), Renewed(data, Partly(eta)))
     )
 
 
+def _ddnm(posterior: Posterior, steps: int, *, eta: float = 0.85, iterations: int = 50) -> Recipe:
+    update = Renewed(Projection(iterations), Partly(eta))
+    return Recipe(posterior, Splitting(vp_levels(posterior, steps), Mean(), update))
+
+
+def _ddnm_plus(posterior: Posterior, steps: int, *, eta: float = 0.85) -> Recipe:
+    update = Spectral(eta, eta_low=0.0)
+    return Recipe(posterior, Splitting(vp_levels(posterior, steps), Mean(), update))
+
+
+def _ddrm(posterior: Posterior, steps: int, *, eta: float = 0.85, eta_b: float = 1.0) -> Recipe:
+    update = Spectral(eta, eta_b)
+    return Recipe(posterior, Splitting(vp_levels(posterior, steps), Mean(), update))
+
+
 SPLITTING = (
+    Method(
+        name="ddrm",
+        family="splitting",
+        asks="SVD",
+        needs="linear-Gaussian factors with one SVD and white noise",
+        jacobian=False,
+        cost="1 network call a step",
+        exact_when="never: measured directions follow y alone, noised",
+        paper="Kawar et al. 2022, Denoising Diffusion Restoration Models, "
+        "https://arxiv.org/abs/2201.11793",
+        steps=20,
+        applies=applies.split_spectral,
+        build=_ddrm,
+    ),
+    Method(
+        name="ddnm",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors with little noise",
+        jacobian=False,
+        cost="1 network call a step",
+        exact_when="never; y is believed, noise and all",
+        paper="Wang, Yu and Zhang 2023, Zero-Shot Image Restoration Using Denoising Diffusion "
+        "Null-Space Model, https://arxiv.org/abs/2212.00490",
+        steps=100,
+        applies=applies.split_linear,
+        build=_ddnm,
+    ),
+    Method(
+        name="ddnm-plus",
+        family="splitting",
+        asks="SVD",
+        needs="linear-Gaussian factors with one SVD and white noise",
+        jacobian=False,
+        cost="1 network call a step",
+        exact_when="never: measured directions follow y alone, noised",
+        paper="Wang, Yu and Zhang 2023, Zero-Shot Image Restoration Using Denoising Diffusion "
+        "Null-Space Model, https://arxiv.org/abs/2212.00490",
+        steps=100,
+        applies=applies.split_spectral,
+        build=_ddnm_plus,
+    ),
     Method(
         name="diffpir",
         family="splitting",

@@ -66,6 +66,7 @@ class TimeTravel(Sampler):
         if not 0 <= low < high:
             raise ValueError(f"sigma_range must be (low, high), 0 <= low < high, got {sigma_range}")
         self.sampler, self.levels, self.order = sampler, sampler.levels, sampler.order
+        self.draws, self.splits = sampler.draws, sampler.splits
         self.jumps, self.repeats = whole(jumps, "jumps"), whole(repeats, "repeats")
         self.sigma_range = (float(low), float(high))
 

@@ -2,7 +2,9 @@
 
 from .denoisers import Denoiser, FlowODE, Mean, ReverseSDE
 from .problem import Problem
+from .projection import Projected, Projection
 from .proximal import GaussianDraw, ProximalMap
+from .spectral import Spectral
 from .splitting import Splitting
 from .updates import DataStep, Fresh, Partly, Renewed, Renoise, Slack, Split, Update, Without
 
@@ -15,11 +17,14 @@ __all__ = [
     "Mean",
     "Partly",
     "Problem",
+    "Projected",
+    "Projection",
     "ProximalMap",
     "Renewed",
     "Renoise",
     "ReverseSDE",
     "Slack",
+    "Spectral",
     "Split",
     "Splitting",
     "Update",

@@ -48,6 +48,8 @@ class ProximalMap(DataStep):
     slack: Slack
     iterations: int | None = None
 
+    warm = True
+
     def __post_init__(self) -> None:
         if self.iterations is not None:
             whole(self.iterations, "iterations")

@@ -28,8 +28,27 @@ from .problem import Problem
 from .updates import Split, Update, later
 
 
+class Splits(Sampler):
+    """A sampler that takes a posterior apart. `order` 0: no discretisation of an exact process."""
+
+    order = 0
+    splits = True
+    _known: Problem | None = None
+
+    def _problem(self, prior: Prior) -> Problem:
+        """The problem of this posterior, made once for a run of it; TypeError for other priors."""
+        if not isinstance(prior, Posterior):
+            raise TypeError(
+                f"{type(self).__name__} splits a Posterior from inverse.condition, got "
+                f"{type(prior).__name__}"
+            )
+        if self._known is None or self._known.posterior is not prior:
+            self._known = Problem(prior)
+        return self._known
+
+
 @final
-class Splitting(Sampler):
+class Splitting(Splits):
     """One denoiser and one update, at every noise level.
 
     Args:
@@ -45,10 +64,6 @@ class Splitting(Sampler):
     Raises TypeError for a prior that is no Posterior.
     """
 
-    order = 0
-    memory = 1
-    splits = True
-
     def __init__(
         self,
         levels: Tensor | Sequence[float],
@@ -62,7 +77,7 @@ class Splitting(Sampler):
         self.held = held
         self.denoiser, self.update = denoiser, update
         self.draws = max(1, denoiser.draws + update.draws)
-        self._problem: Problem | None = None
+        self.memory = 1 if update.warm else 0
 
     @property
     def path(self) -> Tensor:
@@ -82,7 +97,7 @@ class Splitting(Sampler):
         eps: Noise,
         past: Past,
     ) -> tuple[Tensor, Tensor]:
-        problem = self._seen(prior)
+        problem = self._problem(prior)
         x0 = self.denoiser(problem, x, sigma, eps)
         if not bool(torch.isfinite(x0).all()):  # nothing can be solved for; the run says where
             return x0, x0
@@ -92,14 +107,3 @@ class Splitting(Sampler):
             before=past[0][1] if past else None,
         )  # fmt: skip
         return self.update(split)
-
-    def _seen(self, prior: Prior) -> Problem:
-        """The problem of this posterior, made once for a run of it."""
-        if not isinstance(prior, Posterior):
-            raise TypeError(
-                f"{type(self).__name__} splits a Posterior from inverse.condition, got "
-                f"{type(prior).__name__}"
-            )
-        if self._problem is None or self._problem.posterior is not prior:
-            self._problem = Problem(prior)
-        return self._problem

@@ -37,9 +37,15 @@ class Split:
 
 
 class Update(ABC):
-    """A step from the denoised image to the next state."""
+    """A step from the denoised image to the next state.
+
+    Attributes:
+        draws: unit noises that it takes.
+        warm: whether it looks at what the step before returned.
+    """
 
     draws: int = 0
+    warm: bool = False
 
     @abstractmethod
     def __call__(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -72,9 +78,10 @@ class Slack:
 
 
 class DataStep(ABC):
-    """Moves the denoised image towards what was measured."""
+    """Moves the denoised image towards what was measured; `draws` and `warm` as of Update."""
 
     draws: int = 0
+    warm: bool = False
 
     @abstractmethod
     def __call__(self, split: Split) -> Tensor:
@@ -102,6 +109,10 @@ class Renewed(Update):
     @property
     def draws(self) -> int:  # type: ignore[override]
         return self.data.draws + self.noise.draws
+
+    @property
+    def warm(self) -> bool:  # type: ignore[override]
+        return self.data.warm
 
     def __call__(self, split: Split) -> tuple[Tensor, Tensor]:
         z = self.data(split)

@@ -1,0 +1,131 @@
+"""Projection of noisy states on a measurement that is noised alike."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from forward_models import LinearGaussian
+from priors import VP, geometric
+from priors.grids import unit_of
+
+from ..likelihoods import Likelihood, NormalizedPlugIn
+from ..posterior import Posterior
+from ..samplers import Ancestral, EulerMaruyama, PredictorCorrector, TimeTravel
+from ..splitting import Projected
+from . import applies
+from .lifts import lift_of, vp_levels
+from .recipe import Method, Recipe
+
+NEVER = "never: y is believed, noise and all, and the unmeasured part follows no posterior score"
+
+
+def _score_sde(posterior: Posterior, steps: int, *, snr: float = 0.16) -> Recipe:
+    levels = geometric(steps, posterior.sigma_range)
+    return Recipe(posterior, Projected(PredictorCorrector(EulerMaruyama(levels), snr=snr)))
+
+
+def _medical(
+    posterior: Posterior,
+    steps: int,
+    *,
+    relaxation: float = 0.72,
+    snr: float = 0.4,
+    iterations: int = 10,
+) -> Recipe:
+    levels = geometric(steps, posterior.sigma_range)
+    walked = PredictorCorrector(EulerMaruyama(levels), snr=snr)
+    return Recipe(posterior, Projected(walked, relaxation, iterations=iterations))
+
+
+def _ilvr(posterior: Posterior, steps: int) -> Recipe:
+    return Recipe(posterior, Projected(Ancestral(vp_levels(posterior, steps))))
+
+
+def _repaint(posterior: Posterior, steps: int, *, jumps: int = 10, repeats: int = 10) -> Recipe:
+    walked = Projected(Ancestral(vp_levels(posterior, steps)))
+    return Recipe(posterior, TimeTravel(walked, jumps=jumps, repeats=repeats))
+
+
+def _mcg(posterior: Posterior, steps: int, *, zeta: float = 1.0) -> Recipe:
+    schedule, unit = VP(), unit_of(posterior.prior)
+
+    def linear(model: LinearGaussian, y: Tensor) -> Likelihood:
+        return NormalizedPlugIn(model, y, zeta=zeta, schedule=schedule, steps=steps, unit=unit)
+
+    walked = Ancestral(vp_levels(posterior, steps))
+    return Recipe(posterior.lifted(lift_of(linear)), Projected(walked, guided=True))
+
+
+PROJECTION = (
+    Method(
+        name="score-sde",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors, meant for masks and colour with little noise",
+        jacobian=False,
+        cost="2 network calls a step",
+        exact_when=NEVER,
+        paper="Song et al. 2021, Score-Based Generative Modeling through SDEs, "
+        "https://arxiv.org/abs/2011.13456",
+        steps=1000,
+        applies=applies.split_linear,
+        build=_score_sde,
+    ),
+    Method(
+        name="medical-projection",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors; made for undersampled k-space and sinograms (relaxation "
+        "and snr there: 0.72 and 0.4 for CT, 1 and 0.517 for MRI)",
+        jacobian=False,
+        cost="2 network calls a step",
+        exact_when=NEVER,
+        paper="Song et al. 2022, Solving Inverse Problems in Medical Imaging with Score-Based "
+        "Generative Models, https://arxiv.org/abs/2111.08005",
+        steps=1000,
+        applies=applies.split_linear,
+        build=_medical,
+    ),
+    Method(
+        name="ilvr",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors, meant for low-pass filters with little noise",
+        jacobian=False,
+        cost="1 network call a step",
+        exact_when=NEVER,
+        paper="Choi et al. 2021, ILVR: Conditioning Method for Denoising Diffusion Probabilistic "
+        "Models, https://arxiv.org/abs/2108.02938",
+        steps=250,
+        applies=applies.split_linear,
+        build=_ilvr,
+    ),
+    Method(
+        name="repaint",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors, meant for masks with little noise",
+        jacobian=False,
+        cost="1 network call a step, each taken `repeats` times",
+        exact_when=NEVER,
+        paper="Lugmayr et al. 2022, RePaint: Inpainting using Denoising Diffusion Probabilistic "
+        "Models, https://arxiv.org/abs/2201.09865",
+        steps=250,
+        applies=applies.split_linear,
+        build=_repaint,
+    ),
+    Method(
+        name="mcg",
+        family="splitting",
+        asks="adjoint",
+        needs="linear-Gaussian factors with little noise",
+        jacobian=True,
+        cost="1 network call and 1 vector-Jacobian product a step",
+        exact_when=NEVER,
+        paper="Chung et al. 2022, Improving Diffusion Models for Inverse Problems using Manifold "
+        "Constraints, https://arxiv.org/abs/2206.00941",
+        steps=1000,
+        applies=applies.split_linear,
+        build=_mcg,
+    ),
+)
