@@ -54,12 +54,13 @@ def opaque() -> Posterior:
 
 
 def image() -> Posterior:
-    """A picture of two channels behind a blur, so that nothing leans on a flat event."""
-    from forward_models import Blur, gaussian_kernel
+    """A blurred picture of two channels, half of it seen, so that nothing leans on a flat event."""
+    from forward_models import Blur, Inpainting, gaussian_kernel
 
     prior = Opaque(priors.Gaussian(torch.zeros(2, 6, 6, dtype=DOUBLE), 0.5))
     g = torch.Generator().manual_seed(0)
-    model = LinearGaussian(Blur(gaussian_kernel(1.0, 3), "circular"), 0.3)
+    half = torch.arange(6).expand(6, 6) < 3
+    model = LinearGaussian(Inpainting(half) @ Blur(gaussian_kernel(1.0, 3), "circular"), 0.3)
     y = torch.randn(1, 2, 6, 6, generator=g, dtype=DOUBLE)
     return inverse.condition(prior, model, y)
 
