@@ -33,7 +33,7 @@ those of a prior are in priors.training.Recipe."""
 SAMPLERS = (
     "multistep", "multistep-ode", "multistep-3", "heun", "stochastic-heun", "ancestral", "ddim",
     "spherical", "euler-maruyama", "euler-maruyama-vp", "predictor-corrector", "time-travel",
-    "annealed-langevin", "adaptive-ode", "langevin", "mala",
+    "annealed-langevin", "langevin", "mala", "adaptive-ode",
 )  # fmt: skip
 
 SAVED = ("samples.npy", "mean.npy", "std.npy", "diagnostics.json", "panel.png")
@@ -168,8 +168,8 @@ def parser() -> argparse.ArgumentParser:
     one = add("sample", "draw images from a prior, or of one of its classes", SAVED)
     _add_sampling(one)
     one.add_argument("--sampler", choices=SAMPLERS, metavar="NAME", help="instead of --method: "
-                     f"{', '.join(SAMPLERS)}; --steps noise levels (100), for langevin and "
-                     "mala steps at the smallest, for adaptive-ode without effect")  # fmt: skip
+                     f"{', '.join(SAMPLERS)}; --steps noise levels (100), without effect on "
+                     "adaptive-ode; langevin and mala take as many at the smallest")  # fmt: skip
     one.add_argument("--class", dest="label", type=int, metavar="K", help="draw this class only")
     one.add_argument("--classifier", metavar="NAME|FOLDER", help="for --class: noise-"
                      "conditional; by default the prior's own")  # fmt: skip

@@ -20,52 +20,102 @@ from forward_models import ForwardModel
 
 from .lift import Model
 
+PER_SAMPLE = ("residual_sigma", "log_likelihood")
+PER_MEASUREMENT = (
+    "reduced_chi2", "log_evidence", "log_evidence_error", "effective_samples",
+    "least_effective_samples", "resampled", "roots",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, repr=False)
 class Samples:
-    """Samples of a posterior (or prior).
+    """Samples of a posterior (or prior), or of P posteriors where y held P measurements.
 
     Attributes:
         x: (n, *event), data units; under a latent prior the decoded images (n, *image_shape).
-        diagnostics: method, seed, steps; network_calls and jacobian_products spent on each
-            sample; seconds; and for each measurement
-            `residual_sigma`, the root mean square over measured values of the residual in units
-            of the noise, (y - A x) / sigma_y if that is Gaussian, per sample, which is near 1
-            where samples fit the data as well as the truth would, and `reduced_chi2`, the mean
-            over samples of its square; for classes `log_likelihood` instead, per sample.
+            Samples p n / P ... (p + 1) n / P - 1 are of measurement p.
+        diagnostics: what was run and how well it fits, see below.
         latents: (n, *event) that x was decoded from, under a latent prior; else None.
-        weights: (n,) of particle methods, summing to 1; None where all samples count alike.
+        weights: (n,) of particle methods, summing to 1 for each measurement; None where all
+            samples count alike.
+        measurements: P.
 
-    Summaries are of x, weighted where there are weights.
+    Summaries are of x, weighted where there are weights; where P > 1 they are (P, *event), one
+    for each measurement, and `of(p)` or `groups` give the samples of one.
+
+    Diagnostics:
+        method, seed, n; steps taken from one noise level to the next, or at one; network_calls
+        and jacobian_products spent on each sample; seconds.
+        residual_sigma: for each measurement, if the noise is independent, per sample: the root
+            mean square over measured values of the residual in units of the noise,
+            (y - A x) / sigma_y if that is Gaussian; near 1 where samples fit the data as well as
+            the truth would.
+        reduced_chi2: the weighted mean over samples of its square.
+        log_likelihood: for classes instead, per sample.
+        Of particle methods: log_evidence, an estimate of log p(y), and log_evidence_error, its
+        standard error (None where there is no estimate); effective_samples, what the particles
+        are worth at the end, and least_effective_samples at the worst step; resampled, at how
+        many steps; roots, how many particles of the start still have descendants.
+
+    What is per sample is a list of n, what is per measurement a number, or a list of P where
+    P > 1; several factors `.given` together make a list of these.
     """
 
     x: Tensor
     diagnostics: dict[str, Any] = field(default_factory=dict)
     latents: Tensor | None = None
     weights: Tensor | None = None
+    measurements: int = 1
 
     def __repr__(self) -> str:
         method = self.diagnostics.get("method")
-        return f"Samples(x: {tuple(self.x.shape)} {self.x.dtype}, method: {method})"
+        of = "" if self.measurements == 1 else f", of {self.measurements} measurements"
+        return f"Samples(x: {tuple(self.x.shape)} {self.x.dtype}, method: {method}{of})"
 
     def __len__(self) -> int:
         return self.x.shape[0]
 
+    def of(self, p: int) -> Samples:
+        """The samples of measurement p, with its diagnostics."""
+        if isinstance(p, bool) or not isinstance(p, int) or not 0 <= p < self.measurements:
+            raise ValueError(f"p must be an integer in [0, {self.measurements}), got {p!r}")
+        if self.measurements == 1:
+            return self
+        count = len(self) // self.measurements
+        rows = slice(p * count, (p + 1) * count)
+        own = {k: _own(k, value, p, rows) for k, value in self.diagnostics.items()}
+        return Samples(
+            self.x[rows],
+            {**own, "n": count, "measurement": p},
+            None if self.latents is None else self.latents[rows],
+            None if self.weights is None else self.weights[rows],
+        )
+
+    @property
+    def groups(self) -> tuple[Samples, ...]:
+        """The samples of each measurement."""
+        return tuple(self.of(p) for p in range(self.measurements))
+
     @property
     def effective(self) -> float:
         """How many samples of equal weight these are worth: n, or 1 / sum of squared weights."""
+        self._one("effective")
         if self.weights is None:
             return float(len(self))
         return 1 / float(self.weights.square().sum())
 
     @property
     def mean(self) -> Tensor:
-        """(*event): the estimate of least mean square error."""
+        """(*event), or (P, *event): the estimate of least mean square error."""
+        if self.measurements > 1:
+            return torch.stack([group.mean for group in self.groups])
         return (self._shares() * self.x).sum(0)
 
     @property
     def std(self) -> Tensor:
-        """(*event): the spread per value, unbiased; needs two samples."""
+        """(*event), or (P, *event): the spread per value, unbiased; needs two samples."""
+        if self.measurements > 1:
+            return torch.stack([group.std for group in self.groups])
         self._needs(2, "a standard deviation")
         shares = self._shares()
         variance = (shares * (self.x - self.mean).square()).sum(0)
@@ -74,13 +124,17 @@ class Samples:
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
         """(low, high), each (*event): bounds that hold a new sample with probability `level`.
 
-        For n exchangeable samples a new one lies between order statistics i and j with
-        probability (j - i) / (n + 1); ranks between them are interpolated linearly. The range of
-        n samples holds at most (n - 1) / (n + 1), so `level` may not exceed that. Weighted samples
-        count as `effective` ones, and bounds are quantiles of their weighted law.
+        (P, *event) each for P > 1 measurements. For n exchangeable samples a new one lies
+        between order statistics i and j with probability (j - i) / (n + 1); ranks between them
+        are interpolated linearly. The range of n samples holds at most (n - 1) / (n + 1), so
+        `level` may not exceed that. Weighted samples count as `effective` ones, and bounds are
+        quantiles of their weighted law.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie in (0, 1), got {level}")
+        if self.measurements > 1:
+            lows, highs = zip(*(group.interval(level) for group in self.groups), strict=True)
+            return torch.stack(lows), torch.stack(highs)
         n = self.effective
         need = math.ceil((1 + level) / (1 - level) - 1e-9)
         if n < need:
@@ -116,6 +170,7 @@ class Samples:
         The first n, or where there are weights draws in proportion to them, so that a sample of
         large weight comes several times.
         """
+        self._one("equal")
         count = min(len(self), len(self) if n is None else n)
         if self.weights is None:
             return self.x[:count]
@@ -124,7 +179,7 @@ class Samples:
         return self.x[drawn.to(self.x.device)]
 
     def save(self, folder: str | Path) -> Path:
-        """Write samples.npy, mean.npy, std.npy (n > 1) and diagnostics.json with checksums.
+        """Write samples.npy, mean.npy, std.npy (n > P) and diagnostics.json with checksums.
 
         Under a latent prior latents.npy, too, and weights.npy where there are weights. Each file
         appears whole or not at all. Returns the folder.
@@ -132,7 +187,7 @@ class Samples:
         out = Path(folder)
         out.mkdir(parents=True, exist_ok=True)
         arrays = {"samples": self.x, "mean": self.mean}
-        if len(self) > 1:
+        if len(self) > self.measurements:
             arrays["std"] = self.std
         if self.latents is not None:
             arrays["latents"] = self.latents
@@ -145,13 +200,29 @@ class Samples:
             content = buffer.getbuffer()
             checksums[f"{name}.npy"] = hashlib.sha256(content).hexdigest()
             write_bytes(out / f"{name}.npy", content)
-        report = {**self.diagnostics, "sha256": checksums}
+        report = {**self.diagnostics, "measurements": self.measurements, "sha256": checksums}
         write_bytes(out / "diagnostics.json", (json.dumps(report, indent=2) + "\n").encode())
         return out
 
     def _needs(self, n: int, what: str) -> None:
         if len(self) < n:
             raise ValueError(f"{what} needs at least {n} samples, got {len(self)}")
+
+    def _one(self, what: str) -> None:
+        if self.measurements > 1:
+            raise ValueError(
+                f"these are samples of {self.measurements} measurements; take those of one: "
+                f"samples.of(p).{what}"
+            )
+
+
+def _own(name: str, value: Any, p: int, rows: slice) -> Any:
+    """Of a diagnostic of all measurements, what is of measurement p, its samples `rows`."""
+    if name not in (*PER_SAMPLE, *PER_MEASUREMENT) or not isinstance(value, list):
+        return value
+    if isinstance(value[0], list):  # several factors
+        return [_own(name, one, p, rows) for one in value]
+    return value[rows] if name in PER_SAMPLE else value[p]
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
@@ -174,9 +245,11 @@ def measurement_fit(
     factors: Sequence[tuple[Model, Tensor]],
     batch: int = 32,
     weights: Tensor | None = None,
+    measurements: int = 1,
 ) -> dict[str, Any]:
     """How samples x (n, *event) fit their measurements; see Samples. One entry per factor."""
-    shares = [1 / len(x)] * len(x) if weights is None else weights.tolist()
+    count = len(x) // measurements
+    shares = [1 / count] * len(x) if weights is None else weights.tolist()
     residuals: list[list[float]] = []
     log_likelihoods: list[list[float]] = []
     for model, y in factors:
@@ -194,7 +267,11 @@ def measurement_fit(
     fit: dict[str, Any] = {}
     if residuals:
         fit["residual_sigma"] = residuals[0] if len(residuals) == 1 else residuals
-        chi2 = [sum(w * v**2 for w, v in zip(shares, row, strict=True)) for row in residuals]
+        chi2: list[Any] = []
+        for row in residuals:
+            terms = [w * v**2 for w, v in zip(shares, row, strict=True)]
+            sums = [sum(terms[i : i + count]) for i in range(0, len(x), count)]
+            chi2.append(sums[0] if measurements == 1 else sums)
         fit["reduced_chi2"] = chi2[0] if len(chi2) == 1 else chi2
     if log_likelihoods:
         fit["log_likelihood"] = log_likelihoods[0] if len(log_likelihoods) == 1 else log_likelihoods

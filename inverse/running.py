@@ -119,7 +119,8 @@ def run_sampler(
 def run_particles(
     posterior: Prior, method: ParticleMethod, settings: Settings, store: Checkpoint | None
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Particles and their weights, which sum to 1; the counts are those of one particle's path."""
+    """Particles and their weights, which sum to 1 for each measurement; the counts are those of
+    one particle's path."""
     assert isinstance(posterior, Posterior)
     counted = Counted(posterior.prior)
     total = len(method.path) - 1
@@ -142,7 +143,7 @@ def run_particles(
         "jacobian_products": counted.jacobian_products // parts,
         **found.diagnostics(),
     }
-    return found.x, found.log_weights.exp() / settings.groups, spent
+    return found.x, found.log_weights.exp(), spent
 
 
 def run_variational(

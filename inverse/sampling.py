@@ -44,7 +44,8 @@ def sample(
         posterior: from `inverse.condition`; a plain Prior is sampled unconditionally, by exact
             draws where it has them and no steps are asked for.
         n: number of samples; where y holds P measurements a multiple of P, and samples p n / P ...
-            (p + 1) n / P - 1 are of the p-th. Particle methods weigh the samples of a measurement.
+            (p + 1) n / P - 1 are of the p-th (`samples.of(p)`). Particle methods weigh the
+            samples of a measurement among themselves.
         method: a name from `inverse.methods()`, with the paper's defaults. By default the first
             that can of exact, mmps, dps, unscented (black boxes with independent noise, of at most
             32 values) and scg (other black boxes); a posterior with a lift of the caller's own
@@ -61,8 +62,8 @@ def sample(
             images under a latent prior.
         callback: called after each step with a `Step`, of latents under a latent prior.
         checkpoint: a folder in which the run keeps its state; the same call goes on from there.
-        dtype: of the samples; by default the measurement's real dtype, else the prior's, else
-            float32.
+        dtype: of the samples; by default the measurement's real dtype, from which it may not
+            differ, else the prior's, else float32.
         device: where the prior, the forward models and y live.
         options: of the method, by name; `inverse.methods()` lists them with the paper's values.
     Returns:
@@ -81,7 +82,7 @@ def sample(
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
     if sampler is not None and not isinstance(sampler, Sampler):
         raise TypeError(f"sampler must be a samplers.Sampler, got {sampler!r}")
-    if sampler is not None and method is None and steps is not None:
+    if sampler is not None and steps is not None:
         raise ValueError("a sampler brings its own levels: leave out steps")
     seed = check_seed(seed)
     factors = posterior.factors if isinstance(posterior, Posterior) else ()
@@ -94,9 +95,14 @@ def sample(
     if groups > 1 and isinstance(posterior, Posterior):
         posterior = posterior.paired([i // (n // groups) for i in range(n)])
         factors = posterior.factors
+    real = [y.dtype.to_real() for _, y in factors if y.is_floating_point() or y.is_complex()]
     if dtype is None:
-        real = [y.dtype.to_real() for _, y in factors if y.is_floating_point() or y.is_complex()]
         dtype = real[0] if real else getattr(posterior, "dtype", torch.float32)
+    if real and dtype != real[0]:
+        raise TypeError(
+            f"dtype is {dtype}, but y has {real[0]} and nothing is cast silently: leave out dtype, "
+            f"or condition on y.to({dtype})"
+        )
     began = time.perf_counter()
     label, recipe = _recipe(posterior, method, steps, sampler, options)
     if absorb:
@@ -138,9 +144,9 @@ def sample(
         "steps": 0 if recipe.sampler is None else len(recipe.sampler.path) - 1,
         **spent,
         "seconds": time.perf_counter() - began,
-        **measurement_fit(x, factors, weights=weights),
+        **measurement_fit(x, factors, weights=weights, measurements=groups),
     }
-    return Samples(x, diagnostics, latents, weights)
+    return Samples(x, diagnostics, latents, weights, groups)
 
 
 def _recipe(
@@ -185,11 +191,15 @@ def _recipe(
         able = [m.name for m in methods() if m.refusal(posterior) is None]
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
+    if sampler is not None:  # a likelihood that counts levels counts those that are walked
+        steps = None if sampler.adaptive else max(len(sampler.levels) - 1, 1)
     recipe = method.recipe(posterior, steps or method.steps, **options)
     if sampler is None:
         return method.name, recipe
     if not isinstance(recipe.sampler, Sampler) or recipe.sampler.splits:
+        able = [m.name for m in methods() if m.family == "guidance" and not m.refusal(posterior)]
         raise ValueError(
-            f"method {method.name!r} is no likelihood under a sampler: leave out the sampler"
+            f"method {method.name!r} is no likelihood under a sampler: leave out the sampler, or "
+            f"take one of {', '.join(able) or 'none'}"
         )
     return f"{method.name} by {type(sampler).__name__}", Recipe(recipe.prior, sampler)

@@ -24,9 +24,11 @@ from inverse.samplers import (
     Langevin,
     Multistep,
     PredictorCorrector,
+    Settling,
     Spherical,
     StochasticHeun,
     TimeTravel,
+    named,
 )
 
 SAMPLERS = {
@@ -65,8 +67,17 @@ OTHERS = {
     "time travel, corrected": lambda levels: TimeTravel(PredictorCorrector(Heun(levels), 2)),
     "spherical": Spherical,
     "spherical eta 0.5": lambda levels: Spherical(levels, eta=0.5, ratio=0.2),
+    "langevin after heun": lambda levels: settling(Heun, levels, Langevin),
+    "mala after multistep": lambda levels: settling(Multistep, levels, MALA),
     "adaptive": lambda levels: AdaptiveODE((0.9 * float(levels[-2]), float(levels[0])), 1e-5, 1e-6),
 }
+
+
+def settling(walk, levels, kind) -> Settling:
+    held = [*torch.as_tensor(levels)[torch.as_tensor(levels) > 0].tolist(), 0.0]
+    return Settling(walk(held), kind(held[-2], 0.3 * held[-2] ** 2, 5))
+
+
 ALL = SAMPLERS | OTHERS
 converging_sampler = pytest.mark.parametrize("make", SAMPLERS.values(), ids=SAMPLERS.keys())
 every_sampler = pytest.mark.parametrize("make", ALL.values(), ids=ALL.keys())
@@ -317,3 +328,27 @@ def test_bad_seeds_are_refused(seed):
 def test_seed_zero_is_a_seed_and_none_is_not():
     assert check_seed(0) == 0
     assert check_seed(None) != check_seed(None)
+
+
+@pytest.mark.parametrize("name", ["langevin", "mala"])
+def test_langevin_steps_by_name_start_where_a_walk_arrives(name):
+    """Two narrow modes far apart: the moment-matched start lies between them, at neither."""
+    means = torch.tensor([[-3.0], [3.0]], dtype=DOUBLE)
+    prior = priors.Mixture(means, 0.01, torch.tensor([0.3, 0.7], dtype=DOUBLE))
+    x = named(name, prior, 40)(prior, n=2000, seed=0, dtype=DOUBLE)[:, 0]
+    share = float((x > 0).double().mean())
+    assert abs(share - 0.7) < 5 * math.sqrt(0.21 / 2000)
+    apart = x - 3 * x.sign()
+    assert float(apart.abs().max()) < 0.6
+    assert float(apart.var()) == pytest.approx(0.01, rel=0.15)
+
+
+def test_settling_refuses_parts_that_do_not_meet():
+    with pytest.raises(ValueError, match=r"levels \[0.5, 0.0\] and steps at 0.4"):
+        Settling(Heun([1.0, 0.5, 0.0]), MALA(0.4, 0.1, 2))
+    with pytest.raises(ValueError, match="must end at 0"):
+        Settling(Heun([1.0, 0.5]), MALA(1.0, 0.1, 2))
+    with pytest.raises(ValueError, match="AnnealedLangevin does not take one step"):
+        Settling(AnnealedLangevin([1.0, 0.5, 0.0]), MALA(0.5, 0.1, 2))
+    with pytest.raises(TypeError, match="steps must be Langevin or MALA"):
+        Settling(Heun([1.0, 0.5, 0.0]), Heun([1.0, 0.0]))

@@ -389,3 +389,27 @@ def test_the_interval_holds_a_new_sample_with_its_level(n):
     low, high = inverse.Samples(x).interval(0.9)
     share = float(((new >= low) & (new <= high)).double().mean())
     assert abs(share - 0.9) < 5 * math.sqrt(0.09 / 20000) + 0.01
+
+
+def test_a_sampler_brings_its_levels_to_the_likelihood_too():
+    """DPS scales its steps by how many there are: 30 levels are 30, whoever chose them."""
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    own = inverse.recipes.find("dps").recipe(posterior, 30).sampler
+    given = inverse.sample(posterior, n=2, method="dps", sampler=own, seed=0)
+    assert torch.equal(given.x, inverse.sample(posterior, n=2, method="dps", steps=30, seed=0).x)
+    for method in ("dps", None):
+        with pytest.raises(ValueError, match="leave out steps"):
+            inverse.sample(posterior, method=method, sampler=own, steps=5)
+    with pytest.raises(ValueError, match=r"no likelihood under a sampler.*take one of mmps, "):
+        inverse.sample(posterior, method="tds", sampler=own)
+
+
+def test_a_dtype_other_than_the_measurements_is_refused_up_front():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    for method in ("exact", "mmps", None):
+        with pytest.raises(TypeError, match=r"dtype is torch.float32, but y has torch.float64"):
+            inverse.sample(posterior, method=method, dtype=torch.float32)
+    again = inverse.sample(inverse.condition(prior, model, y.float()), dtype=torch.float32)
+    assert again.x.dtype == torch.float32

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import final
+
+import torch
+from torch import Tensor
+
 from forward_models import Identity, Inpainting, LinearGaussian, TimeDependent
 from priors import Empirical, Gaussian, Prior, geometric
 from priors.analytic.covariance import Diagonal
@@ -14,15 +19,59 @@ from ..samplers import Multistep
 from .recipe import Method, Recipe
 
 
+@final
+class RowByRow(Prior):
+    """The closed forms of posteriors whose y has a row for each sample, one after the other.
+
+    Equal neighbouring rows share one, which is made when its samples are drawn or denoised and
+    not kept: a dense one holds a matrix.
+
+    Args:
+        posterior: of linear-Gaussian factors under a prior with `condition`, y of B rows.
+    """
+
+    def __init__(self, posterior: Posterior) -> None:
+        self.posterior, prior = posterior, posterior.prior
+        self.event_shape, self.data_range = prior.event_shape, prior.data_range
+        self.sigma_range, self.scale = prior.sigma_range, prior.scale
+        count = max(y.shape[0] for _, y in posterior.factors)
+        several = [y for _, y in posterior.factors if y.shape[0] > 1]
+        starts = [
+            i for i in range(count) if i == 0 or any(not y[i].equal(y[i - 1]) for y in several)
+        ]
+        self.rows = [slice(a, b) for a, b in zip(starts, [*starts[1:], count], strict=True)]
+
+    def transform(self, eps: Tensor, u: Tensor) -> Tensor:
+        """Unit noise eps (B, *event) and uniform u (B,) as exact draws, row by row."""
+        self._check(eps)
+        parts = ((self._closed(r), r) for r in self.rows)
+        return torch.cat([c.transform(eps[r], u[r]) for c, r in parts])  # type: ignore[attr-defined]
+
+    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self._check(x)
+        level = sigma.flatten().expand(len(x))
+        return torch.cat([self._closed(r).denoise(x[r], level[r]) for r in self.rows])
+
+    def _closed(self, rows: slice) -> Prior:
+        closed = exact_posterior(self.posterior.paired([rows.start]))
+        assert closed is not None
+        return closed
+
+    def _check(self, x: Tensor) -> None:
+        if len(x) != self.rows[-1].stop:
+            raise ValueError(f"y has {self.rows[-1].stop} rows, one for each x; got {len(x)} of x")
+
+
 def exact_posterior(posterior: Posterior) -> Prior | None:
     """The posterior in closed form, where the prior and every factor allow it."""
     prior = posterior.prior
-    for model, y in posterior.factors:
+    for model, _ in posterior.factors:
         if not (isinstance(model, LinearGaussian) and hasattr(prior, "condition")):
             return None
-        if y.shape[0] != 1:
-            return None
-        prior = prior.condition(model, y)
+    if any(y.shape[0] > 1 for _, y in posterior.factors):
+        return RowByRow(posterior)
+    for model, y in posterior.factors:
+        prior = prior.condition(model, y)  # type: ignore[attr-defined]
     return prior
 
 
@@ -43,6 +92,7 @@ def _build(posterior: Posterior, steps: int) -> Recipe:
 
 def _applies(posterior: Posterior) -> str | None:
     closed = hasattr(posterior.prior, "condition")
+    moving_too = any(isinstance(model, TimeDependent) for model, _ in posterior.factors)
     for model, y in posterior.factors:
         if isinstance(model, TimeDependent):
             continue
@@ -53,8 +103,10 @@ def _applies(posterior: Posterior) -> str | None:
                 f"p_sigma(y | x) of {type(model).__name__} has no closed form under "
                 f"{type(posterior.prior).__name__}: that takes a Gaussian or Mixture prior"
             )
-        if y.shape[0] != 1:
-            return "the closed form takes one measurement, not one for each sample"
+        if y.shape[0] != 1 and moving_too:
+            return (
+                "the closed form of several measurements does not go with a time-dependent factor"
+            )
         largest = event_size(posterior.event_shape) * max(
             event_size(posterior.event_shape), y[0].numel()
         )

@@ -17,6 +17,7 @@ from .multistep import Multistep
 from .names import named
 from .predictor_corrector import PredictorCorrector
 from .sampler import Callback, DivergenceError, Noise, Past, Sampler, Step
+from .settling import Settling
 from .spherical import Spherical
 from .stochastic_heun import StochasticHeun
 from .time_travel import TimeTravel
@@ -37,6 +38,7 @@ __all__ = [
     "Past",
     "PredictorCorrector",
     "Sampler",
+    "Settling",
     "Spherical",
     "Step",
     "StochasticHeun",

@@ -21,6 +21,7 @@ from .mala import MALA
 from .multistep import Multistep
 from .predictor_corrector import PredictorCorrector
 from .sampler import Sampler
+from .settling import Settling
 from .spherical import Spherical
 from .stochastic_heun import StochasticHeun
 from .time_travel import TimeTravel
@@ -39,16 +40,16 @@ ON_LEVELS: dict[str, Callable[[Tensor, Prior], Sampler]] = {
     "predictor-corrector": lambda levels, prior: PredictorCorrector(Ancestral(levels)),
     "time-travel": lambda levels, prior: TimeTravel(Ancestral(levels)),
     "annealed-langevin": lambda levels, prior: AnnealedLangevin(levels),
+    "langevin": lambda levels, prior: Settling(
+        Multistep(levels), Langevin(float(levels[-2]), *_pace(levels))
+    ),
+    "mala": lambda levels, prior: Settling(
+        Multistep(levels), MALA(float(levels[-2]), *_pace(levels))
+    ),
 }
 """Samplers of the levels that they go through."""
 
-AT_ONE_LEVEL: dict[str, Callable[[float, int], Sampler]] = {
-    "langevin": lambda sigma, steps: Langevin(sigma, 0.1 * sigma**2, steps),
-    "mala": lambda sigma, steps: MALA(sigma, 0.1 * sigma**2, steps),
-}
-"""Samplers of the level at which they stay, and of their steps."""
-
-NAMES = (*ON_LEVELS, "adaptive-ode", *AT_ONE_LEVEL)
+NAMES = (*ON_LEVELS, "adaptive-ode")
 
 
 def named(name: str, prior: Prior, steps: int = 100, levels: str = "geometric") -> Sampler:
@@ -57,8 +58,8 @@ def named(name: str, prior: Prior, steps: int = 100, levels: str = "geometric") 
     Args:
         name: one of NAMES. `predictor-corrector` corrects once after each ancestral step,
             `time-travel` walks each of them twice, `annealed-langevin` takes 5 steps at each
-            level; `langevin` and `mala` take `steps` steps of size sigma^2 / 10 at the smallest
-            level alone; `adaptive-ode` chooses its own steps.
+            level; `langevin` and `mala` walk down by `multistep` and then take as many steps of
+            size sigma^2 / 10 at the smallest level; `adaptive-ode` chooses its own steps.
         steps: noise levels; network calls are `.network_calls`.
         levels: how they are spread over the prior's range, a key of `priors.GRIDS`.
     Raises:
@@ -69,6 +70,9 @@ def named(name: str, prior: Prior, steps: int = 100, levels: str = "geometric") 
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown sampler {name!r}; known: {', '.join(NAMES)}{hint}")
     held = grid(levels, whole(steps, "steps"), prior)
-    if name in AT_ONE_LEVEL:
-        return AT_ONE_LEVEL[name](prior.sigma_range[0], steps)
     return ON_LEVELS[name](held, prior) if name in ON_LEVELS else AdaptiveODE(prior.sigma_range)
+
+
+def _pace(levels: Tensor) -> tuple[float, int]:
+    """Step size and number of Langevin steps at the smallest positive level."""
+    return 0.1 * float(levels[-2]) ** 2, len(levels) - 1
