@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import likelihoods, samplers
+    from . import likelihoods, particles, samplers
     from .learned_files import load_learned, save_learned
     from .learning import learn
     from .posterior import Posterior, condition
@@ -25,6 +25,7 @@ __all__ = [
     "likelihoods",
     "load_learned",
     "methods",
+    "particles",
     "plots",
     "sample",
     "samplers",
@@ -46,7 +47,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("likelihoods", "plots", "samplers"):
+    if name in ("likelihoods", "particles", "plots", "samplers"):
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from priors.prior import event_size
 
 from .checkpoint import Checkpoint, fingerprint
 from .lift import default_lift
+from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
 from .randomness import NoiseStream, check_seed
 from .recipes import Recipe, absorbed, choose, find, methods, moving
@@ -29,7 +30,7 @@ def sample(
     method: str | None = None,
     steps: int | None = None,
     seed: int | None = None,
-    sampler: Sampler | None = None,
+    sampler: Sampler | ParticleMethod | None = None,
     absorb: bool = False,
     batch: int | None = None,
     callback: Callback | None = None,
@@ -53,8 +54,8 @@ def sample(
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
         seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
             seed, which the diagnostics record.
-        sampler: a sampler of the caller's own: with a method, in place of that method's; alone,
-            run on `posterior` as it is.
+        sampler: a sampler or particle method of the caller's own: with a method, in place of that
+            method's; alone, run on `posterior` as it is.
         absorb: below |sigma_y / A| let the noise of the state explain that of the measurement,
             where it can; see `likelihoods.Absorbed` and `samplers.Absorbing`. Particles stay
             exact.
@@ -80,8 +81,10 @@ def sample(
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if sampler is not None and not isinstance(sampler, Sampler):
-        raise TypeError(f"sampler must be a samplers.Sampler, got {sampler!r}")
+    if sampler is not None and not isinstance(sampler, Sampler | ParticleMethod):
+        raise TypeError(
+            f"sampler must be a samplers.Sampler or a particles.ParticleMethod, got {sampler!r}"
+        )
     if sampler is not None and steps is not None:
         raise ValueError("a sampler brings its own levels: leave out steps")
     seed = check_seed(seed)
@@ -107,6 +110,10 @@ def sample(
     label, recipe = _recipe(posterior, method, steps, sampler, options)
     if absorb:
         label, recipe = f"{label}, absorbed", absorbed(recipe)
+    if isinstance(recipe.sampler, ParticleMethod):
+        why = recipe.sampler.refusal(recipe.prior, n // groups)
+        if why is not None:
+            raise ValueError(f"{label} cannot sample this posterior: {why}")
     decoder = posterior.decoder if isinstance(posterior, Posterior) else decoder_of(posterior)
     size = event_size(recipe.prior.event_shape)
     if decoder is not None:
@@ -153,7 +160,7 @@ def _recipe(
     posterior: Prior,
     name: str | None,
     steps: int | None,
-    sampler: Sampler | None,
+    sampler: Sampler | ParticleMethod | None,
     options: dict[str, Any],
 ) -> tuple[str, Recipe]:
     if options and name is None:
@@ -162,7 +169,8 @@ def _recipe(
         )
     if sampler is not None and name is None:
         why = moving(posterior) if isinstance(posterior, Posterior) else None
-        if why is not None and not sampler.stationary:
+        settles = isinstance(sampler, Sampler) and sampler.stationary
+        if why is not None and not settles:
             raise ValueError(f"{type(sampler).__name__} cannot sample this posterior: {why}")
         return type(sampler).__name__, Recipe(posterior, sampler)
     if not isinstance(posterior, Posterior):

@@ -5,7 +5,8 @@ from .ddsmc import DecoupledDiffusion
 from .ensemble_kalman import EnsembleKalman
 from .fps import FilteringPosterior
 from .mcgdiff import MCGDiff
-from .particle_method import ParticleMethod, Particles, State
+from .particle_method import ParticleMethod, State
+from .particles import Particles
 from .resampling import effective_sample_size, log_mean_exp, systematic
 from .twisted import TwistedFilter
 

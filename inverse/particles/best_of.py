@@ -9,30 +9,40 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .particle_method import ParticleMethod, State, Walk, weighed
-from .transition import check_transition, transition
+from ..checks import whole
+from ..posterior import Posterior
+from .particle_method import ParticleMethod, State, own_lift, weighed
+from .transition import nothing_before, remember, reverse_process, step
+from .walk import Walk
 
 
 @final
 class BestOf(ParticleMethod):
-    """Stochastic control guidance: n candidate noises a step, chosen by log p(y | D(x')).
+    """Stochastic control guidance: n candidate noises a step, chosen by what they explain of y.
 
-    x'_j ~ p(x' | x), j = 1 ... n, and g(x) = p(y | D(x)), the likelihood of the denoised image:
+    With x'_j ~ p(x' | x), j = 1 ... n,
 
-        greedy:  x' = the x'_j of largest g; never exact, it favours images that fit y too well;
+        greedy:  x' = the x'_j of largest p(y | D(x'_j)), the likelihood of the denoised image;
+                 never exact, it favours images that fit y too well;
         else:    x'_j with probability g(x'_j) / sum_j g(x'_j), the particle's weight times
-                 mean_j g(x'_j) / g(x): asymptotically exact in the number of particles.
+                 mean_j g(x'_j) / g(x), for the twist g(x) = p_sigma(y | x) of the posterior's lift:
+                 asymptotically exact in the number of particles.
+
+    p(y | D) would do for g, but is far too sure of D at large noise levels: a few particles would
+    take all the weight before their images mean anything.
 
     Greedy particles do not look at each other, have equal weights, and give no evidence. Nothing
-    is differentiated: any forward model will do. n network calls a step and particle once
-    guidance has begun, 1 before.
+    is differentiated but what the density of a lift takes: none does for black boxes. n network
+    calls a step and particle once guidance has begun, 1 before.
 
     Args:
         levels, resample_below: see ParticleMethod.
         candidates: n.
         begin: share of the steps that go by before candidates are compared.
         greedy: whether the best candidate is taken.
-        eta, order: see `transition`.
+        eta, order: see `reverse_process`.
+
+    Raises ValueError, when run greedily, for a posterior with a lift of its own.
 
     Paper: Huang et al., "Symbolic Music Generation with Non-Differentiable Rule Guided Diffusion",
     2024, https://arxiv.org/abs/2402.14285
@@ -49,13 +59,11 @@ class BestOf(ParticleMethod):
         order: int = 2,
     ) -> None:
         super().__init__(levels, resample_below)
-        check_transition(eta, order)
-        if isinstance(candidates, bool) or not isinstance(candidates, int) or candidates < 1:
-            raise ValueError(f"candidates must be an integer >= 1, got {candidates!r}")
+        self.reverse = reverse_process(self.levels, eta, order)
         if not 0 <= begin <= 1:
             raise ValueError(f"begin must lie in [0, 1], got {begin}")
-        self.candidates, self.begin, self.greedy = candidates, float(begin), bool(greedy)
-        self.eta, self.order = float(eta), order
+        self.candidates, self.begin = whole(candidates, "candidates"), float(begin)
+        self.greedy = bool(greedy)
 
     @property
     def _first(self) -> int:
@@ -67,31 +75,35 @@ class BestOf(ParticleMethod):
         compared = max(0, len(self.levels) - 2 - self._first)
         return len(self.levels) - 1 + (self.candidates - 1) * compared
 
+    def _refusal(self, posterior: Posterior, count: int) -> str | None:
+        return own_lift(posterior) if self.greedy else None
+
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         zero = x.new_zeros(len(x))
         x0 = walk.denoise(x, sigma)
-        start = {"x": x, "x0": x0, "before": x0, "log_w": zero, "log_g": zero}
+        before = nothing_before(self.reverse, x)
+        start = {"x": x, "x0": x0, "before": before, "log_w": zero, "log_g": zero}
         if self.greedy:
             start["log_evidence"] = zero[: walk.groups] + math.nan
         return start
 
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
         x, x0, log_w = state["x"], state["x0"], state["log_w"]
-        mean, c, _ = transition(self.levels, k, x, x0, state["before"], self.eta, self.order)
+        mean, c, _ = step(self.reverse, k, x, x0, state["before"])
         if c == 0:
             gained = walk.log_likelihood(x0) - state["log_g"]
             return {"x": x0, "log_w": log_w if self.greedy else weighed(log_w, gained)}
-        sigma_next = float(self.levels[k + 1])
+        sigma_next, before = float(self.levels[k + 1]), remember(x0, state["before"])
         if k < self._first:
             x_next = mean + c * z
-            return {"x": x_next, "x0": walk.denoise(x_next, sigma_next), "before": x0}
+            return {"x": x_next, "x0": walk.denoise(x_next, sigma_next), "before": before}
         shape = tuple(x.shape[1:])
         noises = [z, *(walk.noise(j, k + 1, shape) for j in range(1, self.candidates))]
         tried = torch.stack([mean + c * eps for eps in noises], 1)
-        denoised = torch.stack([walk.denoise(t, sigma_next) for t in tried.unbind(1)], 1)
+        looks = [self._look(walk, t, sigma_next) for t in tried.unbind(1)]
+        denoised, log_g = (torch.stack(column, 1) for column in zip(*looks, strict=True))
         if not bool(torch.isfinite(denoised).all()):
-            return {"x": denoised[:, 0]}
-        log_g = torch.stack([walk.log_likelihood(d) for d in denoised.unbind(1)], 1)
+            return {"x": denoised.sum(1)}  # not finite either, and stopped for that
         if self.greedy:
             chosen = log_g.argmax(1)
         else:
@@ -104,7 +116,14 @@ class BestOf(ParticleMethod):
         return {
             "x": tried[rows, chosen],
             "x0": denoised[rows, chosen],
-            "before": x0,
+            "before": before,
             "log_w": log_w,
             "log_g": torch.zeros_like(log_w) if self.greedy else log_g[rows, chosen],
         }
+
+    def _look(self, walk: Walk, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+        """D and log g of candidates."""
+        if not self.greedy:
+            return walk.weigh(x, sigma)
+        x0 = walk.denoise(x, sigma)
+        return x0, walk.log_likelihood(x0)

@@ -9,9 +9,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .particle_method import ParticleMethod, State, Walk, weighed
-from .spectral import Spectral, normal_log_density, spectral
-from .transition import check_transition, transition
+from ..posterior import Posterior
+from .particle_method import ParticleMethod, State, weighed
+from .spectral import Spectral, normal_log_density, not_spectral, spectral
+from .transition import nothing_before, remember, reverse_process, step
+from .walk import Walk
 
 
 @final
@@ -37,9 +39,9 @@ class DecoupledDiffusion(ParticleMethod):
         levels, resample_below: see ParticleMethod.
         spread: s in rho^2 = sigma^2 s^2 / (sigma^2 + s^2) / 2; by default the prior's scale. The
             paper's rule is s = 1, for images of unit variance.
-        eta, order: see `transition`. The published eta = 1 is this one; below 1 it moves away from
-            x by leaps (eta = 0 noises the image afresh), which keeps the prior's law only with
-            images from a reverse run in place of D. That is not offered here.
+        eta, order: see `reverse_process`. The published eta = 1 is this one; below 1 it moves
+            away from x by leaps (eta = 0 noises the image afresh), which keeps the prior's law only
+            with images from a reverse run in place of D. That is not offered here.
 
     Raises ValueError, when run, for measurements that are not linear with white noise and an SVD.
 
@@ -56,29 +58,30 @@ class DecoupledDiffusion(ParticleMethod):
         order: int = 2,
     ) -> None:
         super().__init__(levels, resample_below)
-        check_transition(eta, order)
+        self.reverse = reverse_process(self.levels, eta, order)
         if spread is not None and not 0 < spread < math.inf:
             raise ValueError(f"spread must be positive, got {spread}")
         self.spread = None if spread is None else float(spread)
-        self.eta, self.order = float(eta), order
+
+    def _refusal(self, posterior: Posterior, count: int) -> str | None:
+        return not_spectral(posterior)
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         measured = walk.once(spectral, x)
         x0 = walk.denoise(x, sigma)
         log_g = self._twist(walk, measured, x0, sigma)
-        return {
-            "x": x, "x0": x0, "before": x0, "log_w": log_g + measured.constant, "log_g": log_g
-        }  # fmt: skip
+        before = nothing_before(self.reverse, x)
+        return {"x": x, "x0": x0, "before": before,
+                "log_w": log_g + measured.constant, "log_g": log_g}  # fmt: skip
 
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
         x, x0, log_g, log_w = (state[name] for name in ("x", "x0", "log_g", "log_w"))
         sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
         measured = walk.once(spectral, x)
-        mean, c, kept = transition(self.levels, k, x, x0, state["before"], self.eta, self.order)
+        mean, c, f = step(self.reverse, k, x, x0, state["before"])
         if c == 0:
             found = measured.log_density(measured.into(x0), measured.sigma**2)
             return {"x": x0, "log_w": weighed(log_w, found - log_g)}
-        f = 1 - kept
         rho2 = min(self._variance(walk, sigma), (c / f) ** 2)
         gain = rho2 / (rho2 + measured.sigma**2)
         drift = f * gain * (measured.y - measured.into(x0))
@@ -91,7 +94,8 @@ class DecoupledDiffusion(ParticleMethod):
         x0_next = walk.denoise(x_next, sigma_next)
         log_g_next = self._twist(walk, measured, x0_next, sigma_next)
         log_w = weighed(log_w, log_p - log_q + log_g_next - log_g)
-        return {"x": x_next, "x0": x0_next, "before": x0, "log_w": log_w, "log_g": log_g_next}
+        return {"x": x_next, "x0": x0_next, "before": remember(x0, state["before"]),
+                "log_w": log_w, "log_g": log_g_next}  # fmt: skip
 
     def _variance(self, walk: Walk, sigma: float) -> float:
         """rho^2."""

@@ -12,8 +12,12 @@ from torch import Tensor
 
 from forward_models import IndependentNoise, LinearGaussian, Observation
 
+from ..checks import whole
 from ..posterior import Posterior
-from .particle_method import ParticleMethod, State, Walk
+from ..samplers import Multistep, Past
+from .particle_method import ParticleMethod, State, own_lift
+from .transition import nothing_before, remember, step
+from .walk import Walk
 
 
 @final
@@ -48,9 +52,8 @@ class EnsembleKalman(ParticleMethod):
 
     def __init__(self, levels: Tensor | Sequence[float], inner: int = 10) -> None:
         super().__init__(levels, resample_below=0)
-        if isinstance(inner, bool) or not isinstance(inner, int) or inner < 1:
-            raise ValueError(f"inner must be an integer >= 1, got {inner!r}")
-        self.inner = inner
+        self.inner = whole(inner, "inner")
+        self.flow = Multistep(self.levels, eta=0.0)
 
     @property
     def network_calls(self) -> int:
@@ -58,19 +61,20 @@ class EnsembleKalman(ParticleMethod):
         return total + sum(len(self._ahead(k)) - 1 for k in range(total))
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
-        why = not_observed(walk.posterior)
-        if why is not None:
-            raise ValueError(f"this method cannot sample this posterior: {why}")
-        if walk.n // walk.groups < 2:
-            raise ValueError("an ensemble needs at least 2 particles for each measurement, got 1")
-        zero = x.new_zeros(len(x))
-        return {"x": x, "log_w": zero, "log_evidence": zero[: walk.groups] + math.nan}
+        zero, before = x.new_zeros(len(x)), nothing_before(self.flow, x)
+        unknown = zero[: walk.groups] + math.nan
+        return {"x": x, "before": before, "log_w": zero, "log_evidence": unknown}
+
+    def _refusal(self, posterior: Posterior, count: int) -> str | None:
+        if count < 2:
+            return f"an ensemble needs at least 2 particles for each measurement, got {count}"
+        return not_observed(posterior)
 
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
         x = self._moved(walk, state["x"], k)
         x0 = walk.denoise(x, float(self.levels[k]))
-        before = state.get("x0", x0)
-        return {"x": _flow(self.levels, k, k - 1, k + 1, x, x0, before), "x0": x0}
+        law = step(self.flow, k, x, x0, state["before"])
+        return {"x": law.mean, "x0": x0, "before": remember(x0, state["before"])}
 
     def _ahead(self, k: int) -> list[int]:
         """Levels of the inner run from level k to the last, at most `inner` steps."""
@@ -80,13 +84,12 @@ class EnsembleKalman(ParticleMethod):
 
     def _end(self, walk: Walk, x: Tensor, k: int) -> Tensor:
         """F(x)."""
-        path = self._ahead(k)
-        before, earlier = x, k - 1
-        for i, (here, there) in enumerate(itertools.pairwise(path)):
-            x0 = walk.denoise(x, float(self.levels[here]))
-            before = x0 if i == 0 else before
-            x = _flow(self.levels, here, earlier, there, x, x0, before)
-            before, earlier = x0, here
+        past: Past = ()
+        for here, there in itertools.pairwise(self._ahead(k)):
+            sigma, sigma_next = float(self.levels[here]), float(self.levels[there])
+            x0 = walk.denoise(x, sigma)
+            x = self.flow.transition(x, x0, sigma, sigma_next, past).mean
+            past = ((sigma, x0),)
         return x
 
     def _moved(self, walk: Walk, x: Tensor, k: int) -> Tensor:
@@ -113,21 +116,7 @@ def not_observed(posterior: Posterior) -> str | None:
         known = isinstance(model, Observation) and isinstance(model.noise, IndependentNoise)
         if not known and not isinstance(model, LinearGaussian):
             return f"{type(model).__name__} has no operator with independent noise to look at"
-    return None
-
-
-def _flow(
-    levels: Tensor, k: int, earlier: int, there: int, x: Tensor, x0: Tensor, before: Tensor
-) -> Tensor:
-    """A step of DPM-Solver++(2M) from levels[k] to levels[there], `before` at levels[earlier]."""
-    sigma, sigma_next = float(levels[k]), float(levels[there])
-    if sigma_next == 0:
-        return x0
-    ahead = x0
-    if earlier >= 0:
-        ratio = math.log(sigma / sigma_next) / math.log(float(levels[earlier]) / sigma)
-        ahead = x0 + ratio / 2 * (x0 - before)
-    return ahead + sigma_next / sigma * (x - ahead)
+    return own_lift(posterior)
 
 
 def _whitened(posterior: Posterior, x0: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,9 +12,10 @@ from torch import Tensor
 from forward_models import LinearGaussian
 
 from ..posterior import Posterior
-from .particle_method import ParticleMethod, State, Walk
+from .particle_method import ParticleMethod, State
 from .spectral import linear_factor, not_linear
-from .transition import check_transition, transition
+from .transition import nothing_before, remember, reverse_process, step
+from .walk import Walk
 
 
 @final
@@ -40,7 +41,7 @@ class FilteringPosterior(ParticleMethod):
 
     Args:
         levels, resample_below: see ParticleMethod.
-        eta, order: see `transition`; 0.85 to 0.9 in the paper.
+        eta, order: see `reverse_process`; 0.85 to 0.9 in the paper.
 
     Raises ValueError, when run, for measurements that are not real, linear and Gaussian.
 
@@ -56,8 +57,10 @@ class FilteringPosterior(ParticleMethod):
         order: int = 2,
     ) -> None:
         super().__init__(levels, resample_below)
-        check_transition(eta, order)
-        self.eta, self.order = float(eta), order
+        self.reverse = reverse_process(self.levels, eta, order)
+
+    def _refusal(self, posterior: Posterior, count: int) -> str | None:
+        return not_linear(posterior)
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         model, y = walk.once(_measurement, x)
@@ -65,7 +68,8 @@ class FilteringPosterior(ParticleMethod):
         # x is N(centre, sigma^2 I), so all particles say the same of where the path starts.
         x = self._toward(walk, model, x, path, sigma, 0)
         unknown = x.new_full((walk.groups,), math.nan)
-        return {"x": x, "before": x, "path": path, "log_w": x.new_zeros(len(x)),
+        before = nothing_before(self.reverse, x)
+        return {"x": x, "before": before, "path": path, "log_w": x.new_zeros(len(x)),
                 "log_evidence": unknown}  # fmt: skip
 
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
@@ -74,7 +78,7 @@ class FilteringPosterior(ParticleMethod):
         if not bool(torch.isfinite(x0).all()):
             return {"x": x0}
         model, y = walk.once(_measurement, x)
-        mean, c, _ = transition(self.levels, k, x, x0, state["before"], self.eta, self.order)
+        mean, c, _ = step(self.reverse, k, x, x0, state["before"])
         q = (sigma_next / sigma) ** 2
         fresh = sigma_next * math.sqrt(1 - q)
         path = y + q * (state["path"] - y) + fresh * self._drawn(walk, model, k + 1)
@@ -83,7 +87,8 @@ class FilteringPosterior(ParticleMethod):
         x_next = mean + c * z
         if c > 0:
             x_next = self._toward(walk, model, x_next, path, c, k + 1)
-        return {"x": x_next, "log_w": log_w, "x0": x0, "before": x0, "path": path}
+        before = remember(x0, state["before"])
+        return {"x": x_next, "log_w": log_w, "x0": x0, "before": before, "path": path}
 
     def _toward(
         self, walk: Walk, model: LinearGaussian, x: Tensor, y: Tensor, c: float, step: int
@@ -105,8 +110,5 @@ def _solve(model: LinearGaussian, r: Tensor, c: float) -> Tensor:
 
 
 def _measurement(posterior: Posterior, like: Tensor) -> tuple[LinearGaussian, Tensor]:
-    why = not_linear(posterior)
-    if why is not None:
-        raise ValueError(f"this method cannot sample this posterior: {why}")
     model, y = linear_factor(posterior)
     return model, y.expand(len(like), *y.shape[1:]).to(like)

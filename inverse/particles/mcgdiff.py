@@ -8,9 +8,11 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .particle_method import ParticleMethod, State, Walk
-from .spectral import Spectral, spectral
-from .transition import check_transition, transition
+from ..posterior import Posterior
+from .particle_method import ParticleMethod, State
+from .spectral import Spectral, not_spectral, spectral
+from .transition import nothing_before, remember, reverse_process, step
+from .walk import Walk
 
 
 @final
@@ -42,7 +44,7 @@ class MCGDiff(ParticleMethod):
 
     Args:
         levels, resample_below: see ParticleMethod.
-        eta, order: see `transition`.
+        eta, order: see `reverse_process`.
 
     Raises ValueError, when run, for measurements that are not linear with white noise and an SVD.
 
@@ -58,19 +60,22 @@ class MCGDiff(ParticleMethod):
         order: int = 2,
     ) -> None:
         super().__init__(levels, resample_below)
-        check_transition(eta, order)
-        self.eta, self.order = float(eta), order
+        self.reverse = reverse_process(self.levels, eta, order)
+
+    def _refusal(self, posterior: Posterior, count: int) -> str | None:
+        return not_spectral(posterior)
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         measured = walk.once(spectral, x)
         log_g = measured.log_density(measured.into(x), self._spread(measured, sigma))
-        return {"x": x, "log_w": log_g + measured.constant, "before": x}
+        before = nothing_before(self.reverse, x)
+        return {"x": x, "log_w": log_g + measured.constant, "before": before}
 
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
         x, x0 = state["x"], walk.denoise(state["x"], float(self.levels[k]))
         sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
         measured = walk.once(spectral, x)
-        mean, c, _ = transition(self.levels, k, x, x0, state["before"], self.eta, self.order)
+        mean, c, _ = step(self.reverse, k, x, x0, state["before"])
         guiding = measured.sigma < sigma
         v, v_next = self._spread(measured, sigma), self._spread(measured, sigma_next)
         # A direction that is absorbed has no say: infinite variances, of no gain and no weight.
@@ -83,7 +88,7 @@ class MCGDiff(ParticleMethod):
             "x": mean + c * z + measured.out(pull + noise),
             "log_w": state["log_w"] + torch.where(guiding, gained, 0.0).sum(1),
             "x0": x0,
-            "before": x0,
+            "before": remember(x0, state["before"]),
         }
 
     def _spread(self, measured: Spectral, sigma: float) -> Tensor:

@@ -5,84 +5,27 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from priors import Prior
+
+from ..lift import default_lift
 from ..posterior import Posterior
 from ..randomness import NoiseStream, uniform
 from ..samplers import Callback, DivergenceError, Step
-from ..samplers.sampler import check_levels
+from ..samplers.sampler import check_levels, setting
+from .particles import Particles
 from .resampling import effective_sample_size, log_mean_exp, systematic
+from .walk import Walk
 
 State = dict[str, Tensor]
 """Everything a run needs to go on: tensors whose first axis is the particle, (P K, ...), except
 those called `log_evidence` (P,), `ess` and `resampled` (steps, P)."""
 
-Shape = tuple[int, ...]
-T = TypeVar("T")
-
 PER_RUN = ("log_evidence", "ess", "resampled")
-
-
-@dataclass(frozen=True)
-class Particles:
-    """What a particle method returns.
-
-    Attributes:
-        x: (P K, *event): K particles for each of P measurements, one group after the other.
-        log_weights: (P K,), normalised so that the weights of a group sum to 1.
-        log_evidence: (P,) log p(y) as estimated; exp of it is unbiased. NaN where a method has
-            no estimate.
-        log_evidence_error: (P,) its standard error, from how the weight is shared among the
-            particles of the start from which the last ones descend; too small once few remain.
-        ess: (steps, P) effective sample size before resampling, from 1 to K.
-        resampled: (steps, P) whether it was followed by resampling.
-        roots: (P,) how many particles of the start still have descendants.
-    """
-
-    x: Tensor
-    log_weights: Tensor
-    log_evidence: Tensor
-    log_evidence_error: Tensor
-    ess: Tensor
-    resampled: Tensor
-    roots: Tensor
-
-    def diagnostics(self) -> dict[str, Any]:
-        """What a report shows, one figure for each measurement where there are several.
-
-        The evidence is None where there is no estimate of it.
-        """
-        figures = {
-            "log_evidence": self.log_evidence,
-            "log_evidence_error": self.log_evidence_error,
-            "effective_samples": self.ess[-1],
-            "least_effective_samples": self.ess.amin(0),
-            "resampled": self.resampled.sum(0),
-            "roots": self.roots,
-        }
-        shown = {k: v.tolist() if len(v) > 1 else v.item() for k, v in figures.items()}
-        if bool(self.log_evidence.isnan().any()):
-            return {**shown, "log_evidence": None, "log_evidence_error": None}
-        return shown
-
-
-@dataclass(frozen=True)
-class Look:
-    """What one evaluation of the posterior says of particles x: its parts, (B, ...) each.
-
-    Attributes:
-        x0: E[x0 | x] under the prior.
-        shift: what the measurement adds to it.
-        log_g: log p_sigma(y | x), the twist.
-    """
-
-    x0: Tensor
-    shift: Tensor
-    log_g: Tensor
 
 
 class ParticleMethod(ABC):
@@ -125,7 +68,16 @@ class ParticleMethod(ABC):
 
     def settings(self) -> list[Any]:
         """All that tells this method from others, for `checkpoint.fingerprint`."""
-        return [type(self).__name__, sorted(vars(self).items())]
+        return [type(self).__name__, [(k, setting(v)) for k, v in sorted(vars(self).items())]]
+
+    def refusal(self, posterior: Prior, count: int) -> str | None:
+        """Why `count` particles a measurement cannot sample this posterior, or None."""
+        if not isinstance(posterior, Posterior):
+            return "particles are weighed by a measurement, and a prior has none"
+        return self._refusal(posterior, count)
+
+    def _refusal(self, posterior: Posterior, count: int) -> str | None:
+        return None
 
     @torch.no_grad()
     def __call__(
@@ -154,11 +106,15 @@ class ParticleMethod(ABC):
             state, first_step: to go on from a state that `keep` was given.
             callback: called after every step with a `Step`; keep: with (steps done, state).
         Raises:
-            ValueError: n and groups that do not fit. DivergenceError: values that are not finite,
-            or a group all of whose particles have weight zero.
+            ValueError: n and groups that do not fit; what this method cannot sample.
+            DivergenceError: values that are not finite, or a group all of whose particles have
+            weight zero.
         """
         if n < 1 or groups < 1 or n % groups:
             raise ValueError(f"n must be a positive multiple of groups, got {n} and {groups}")
+        why = self.refusal(posterior, n // groups)
+        if why is not None:
+            raise ValueError(f"{type(self).__name__} cannot sample this posterior: {why}")
         noise = NoiseStream(seed, range(n), posterior.event_shape, dtype, device)
         walk = Walk(posterior, n, groups, batch or n, noise)
         path = self.path.tolist()
@@ -179,7 +135,7 @@ class ParticleMethod(ABC):
             if callback is not None:
                 x0 = state.get("x0", state["x"])
                 callback(Step(k + 1, total, path[k + 1], state["x"], x0))
-        return _finish(state, groups)
+        return Particles.of(state, groups)
 
     @abstractmethod
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
@@ -231,74 +187,13 @@ class ParticleMethod(ABC):
             )
 
 
+def own_lift(posterior: Posterior) -> str | None:
+    """For methods that bring their own view of y: why not, where the posterior has one too."""
+    if posterior.lift is default_lift:
+        return None
+    return "it has a lift of its own, of which this method would make no use; tds and bootstrap do"
+
+
 def weighed(log_w: Tensor, log_ratio: Tensor) -> Tensor:
     """log_w + log_ratio; a particle of weight zero keeps it, whatever its ratio became."""
     return torch.where(log_w == -math.inf, log_w, log_w + log_ratio)
-
-
-class Walk:
-    """A posterior seen by n particles: evaluated in micro-batches, each with its rows of y."""
-
-    def __init__(
-        self, posterior: Posterior, n: int, groups: int, batch: int, noise: NoiseStream
-    ) -> None:
-        self.posterior, self.n, self.groups, self.stream = posterior, n, groups, noise
-        self._made: dict[Callable[..., Any], Any] = {}
-        rows = [range(i, min(i + batch, n)) for i in range(0, n, batch)]
-        self.parts = [(slice(r.start, r.stop), posterior.paired(r)) for r in rows]
-
-    def noise(self, purpose: int, step: int, shape: Shape) -> Tensor:
-        """(n, *shape) unit noise of a step, beside that of x itself; purpose >= 1 tells which."""
-        return self.stream.beside(purpose, shape).normal(step)
-
-    def once(self, make: Callable[[Posterior, Tensor], T], like: Tensor) -> T:
-        """make(posterior, like), made at its first call of the run."""
-        if make not in self._made:
-            self._made[make] = make(self.posterior, like)
-        made: T = self._made[make]
-        return made
-
-    def shared(self, values: Tensor) -> Tensor:
-        """(n, ...) the values of the first particle of each group, for all of its group."""
-        count = self.n // self.groups
-        return values[::count].repeat_interleave(count, 0)
-
-    def look(self, x: Tensor, sigma: float) -> Look:
-        """x0, shift and twist of all particles; one network call each."""
-        seen = [part.twisted(x[rows], sigma) for rows, part in self.parts]
-        return Look(*(torch.cat(column) for column in zip(*seen, strict=True)))
-
-    def denoise(self, x: Tensor, sigma: float) -> Tensor:
-        """E[x0 | x] under the prior, whatever was measured."""
-        return torch.cat([self.posterior.prior.denoise(x[rows], sigma) for rows, _ in self.parts])
-
-    def weigh(self, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """x0 and twist of all particles; one network call each, and no derivative of the twist."""
-        seen = [part.weighed(x[rows], sigma) for rows, part in self.parts]
-        x0, log_g = zip(*seen, strict=True)
-        return torch.cat(x0), torch.cat(log_g)
-
-    def log_likelihood(self, x0: Tensor) -> Tensor:
-        """log p(y | x0) of clean images, (n,); NaN where an image is not finite."""
-        if not bool(torch.isfinite(x0).all()):
-            return x0.new_full((len(x0),), math.nan)
-        return torch.cat([part.log_clean(x0[rows]) for rows, part in self.parts])
-
-
-def _finish(state: State, groups: int) -> Particles:
-    log_w = state["log_w"].reshape(groups, -1)
-    weights = torch.softmax(log_w, -1)
-    count = weights.shape[1]
-    root = state["root"].reshape(groups, -1) % count
-    shared = torch.zeros_like(weights).scatter_add_(1, root, weights)
-    # The weight that descends from each particle of the start, beside its mean 1 / K.
-    error = ((shared - 1 / count).square().sum(1)).sqrt()
-    return Particles(
-        x=state["x"],
-        log_weights=torch.log_softmax(log_w, -1).flatten(),
-        log_evidence=state["log_evidence"] + log_mean_exp(log_w),
-        log_evidence_error=error,
-        ess=torch.cat([state["ess"], effective_sample_size(log_w)[None]]),
-        resampled=state["resampled"],
-        roots=torch.tensor([len(set(row.tolist())) for row in root]),
-    )

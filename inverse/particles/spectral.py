@@ -13,6 +13,7 @@ from forward_models.linear import SVD
 
 from ..lift import joint
 from ..posterior import Posterior
+from .particle_method import own_lift
 
 
 def not_linear(posterior: Posterior) -> str | None:
@@ -24,7 +25,7 @@ def not_linear(posterior: Posterior) -> str | None:
             return f"{type(model).__name__} follows a decoder, so it is not linear in the latents"
         if y.is_complex():
             return f"{type(model.operator).__name__} gives complex values; it takes real ones"
-    return None
+    return own_lift(posterior)
 
 
 def not_spectral(posterior: Posterior) -> str | None:
@@ -93,10 +94,7 @@ class Spectral:
 
 
 def spectral(posterior: Posterior, like: Tensor) -> Spectral:
-    """The measurement of a posterior, in the precision of `like`; refused where it has none."""
-    why = not_spectral(posterior)
-    if why is not None:
-        raise ValueError(f"this method cannot sample this posterior: {why}")
+    """The measurement of a posterior that is not `not_spectral`, in the precision of `like`."""
     model, y = linear_factor(posterior)
     svd, level = model.operator.svd, white_sigma(model)
     assert svd is not None

@@ -2,52 +2,65 @@
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from itertools import pairwise
 
+import torch
 from torch import Tensor
 
+from ..samplers import Ancestral, Multistep, Sampler, Transition
 
-class Transition(NamedTuple):
-    """p(x' | x) = N(x'; mean, c^2 I).
 
-    Attributes:
-        mean: D + kept (x - D), with D extrapolated where the order is 2.
-        c: standard deviation of the fresh noise; 0 at the last step, whose mean is D.
-        kept: share of the old noise that stays.
+def reverse_process(
+    levels: Tensor | Sequence[float], eta: float, order: int, proposal: Sampler | None = None
+) -> Sampler:
+    """The sampler whose steps are p(x' | x): `proposal`, or one of fresh noise `eta` and `order`.
+
+    Order 1 is Ancestral (DDPM at eta = 1), order 2 Multistep (SDE-DPM-Solver++(2M)).
+
+    Raises:
+        TypeError: a proposal that is no sampler. ValueError: numbers out of range; a proposal with
+        other levels, or whose steps are not Gaussian with a positive variance: weights need the
+        density of a step.
     """
+    if proposal is None:
+        if not 0 < eta <= 1:
+            raise ValueError(f"eta must lie in (0, 1], got {eta}: weights need a density")
+        if order not in (1, 2):
+            raise ValueError(f"order must be 1 or 2, got {order}")
+        return Ancestral(levels, eta) if order == 1 else Multistep(levels, eta)
+    if not isinstance(proposal, Sampler):
+        raise TypeError(f"proposal must be a samplers.Sampler, got {proposal!r}")
+    if not torch.equal(proposal.path, torch.as_tensor(levels, dtype=torch.float64).cpu()):
+        raise ValueError("the proposal must walk the levels of the filter: give both the same")
+    nothing = torch.zeros(1, 1, dtype=torch.float64)
+    for sigma, sigma_next in pairwise(proposal.path.tolist()):
+        law = proposal.transition(nothing, nothing, sigma, sigma_next, ())
+        if law is None or (law.c == 0) != (sigma_next == 0):
+            raise ValueError(
+                f"the steps of {type(proposal).__name__} "
+                + ("are not Gaussian" if law is None else f"to {sigma_next:.4g} have no noise")
+                + ", so they have no density; take Ancestral, Multistep or EulerMaruyama with "
+                "fresh noise"
+            )
+    return proposal
 
-    mean: Tensor
-    c: float
-    kept: float
+
+def step(reverse: Sampler, k: int, x: Tensor, x0: Tensor, before: Tensor) -> Transition:
+    """p(x' | x) from levels[k] to levels[k + 1], for x0 = D(x) and what was remembered."""
+    levels = reverse.levels.tolist()
+    past = tuple(zip(reversed(levels[:k]), before.unbind(1), strict=False))
+    law = reverse.transition(x, x0, levels[k], levels[k + 1], past)
+    if law is None:
+        raise TypeError(f"the steps of {type(reverse).__name__} are not Gaussian")
+    return law
 
 
-def check_transition(eta: float, order: int) -> None:
-    if not 0 < eta <= 1:
-        raise ValueError(f"eta must lie in (0, 1], got {eta}")
-    if order not in (1, 2):
-        raise ValueError(f"order must be 1 or 2, got {order}")
+def nothing_before(reverse: Sampler, x: Tensor) -> Tensor:
+    """(n, memory, *event) room for the denoised images that steps look back at."""
+    return x.new_zeros(len(x), reverse.memory, *x.shape[1:])
 
 
-def transition(
-    levels: Tensor, k: int, x: Tensor, x0: Tensor, before: Tensor, eta: float, order: int
-) -> Transition:
-    """The step from levels[k] to levels[k + 1] of x with x0 = D(x), `before` the D before it.
-
-        kept = sqrt(sigma'^2 - c^2) / sigma,    c = eta (sigma' / sigma) sqrt(sigma^2 - sigma'^2)
-
-    Order 1 is DDPM (eta = 1), order 2 SDE-DPM-Solver++(2M): D + r / 2 (D - D_before) stands for D.
-
-    Papers: Ho et al., 2020, https://arxiv.org/abs/2006.11239; Lu et al., "DPM-Solver++", 2022,
-    https://arxiv.org/abs/2211.01095
-    """
-    sigma, sigma_next = float(levels[k]), float(levels[k + 1])
-    if sigma_next == 0:
-        return Transition(x0, 0.0, 0.0)
-    c = eta * sigma_next / sigma * math.sqrt(sigma**2 - sigma_next**2)
-    kept = math.sqrt(max(sigma_next**2 - c**2, 0.0)) / sigma
-    ahead = x0
-    if order == 2 and k > 0:
-        ratio = math.log(sigma / sigma_next) / math.log(float(levels[k - 1]) / sigma)
-        ahead = x0 + ratio / 2 * (x0 - before)
-    return Transition(ahead + kept * (x - ahead), c, kept)
+def remember(x0: Tensor, before: Tensor) -> Tensor:
+    """The latest first."""
+    return torch.cat([x0[:, None], before], 1)[:, : before.shape[1]]

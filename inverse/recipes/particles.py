@@ -8,7 +8,7 @@ from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import geometric
 
 from ..lift import Lift, Model, default_lift, linearisable
-from ..likelihoods import LearnedLift, Likelihood, MonteCarloLift
+from ..likelihoods import GaussianLift, Isotropic, Likelihood, MonteCarloLift
 from ..particles import (
     BestOf,
     DecoupledDiffusion,
@@ -32,31 +32,43 @@ def _tds(
     order: int = 2,
     twist: Lift | None = None,
 ) -> Recipe:
-    """`twist`: any lift; by default the posterior's own where it was learned, else the rule's."""
-    own = posterior.lift if isinstance(posterior.lift, LearnedLift) else default_lift
+    """`twist`: any lift; by default the posterior's own where it has one, else the rule's."""
     levels = geometric(steps, posterior.sigma_range)
     walk = TwistedFilter(levels, resample_below, order=order)
-    return Recipe(posterior.lifted(own if twist is None else twist), walk)
+    own = twisted(posterior, default_lift) if twist is None else posterior.lifted(twist)
+    return Recipe(own, walk)
 
 
 def _twistable(posterior: Posterior) -> str | None:
-    learned = isinstance(posterior.lift, LearnedLift)
-    return None if learned else applies.differentiable(posterior)
+    own = posterior.lift is not default_lift
+    return None if own else applies.differentiable(posterior)
+
+
+def twisted(posterior: Posterior, rule: Lift) -> Posterior:
+    """The posterior with its own lift for a twist where it has one, else with the rule's."""
+    return posterior.lifted(rule) if posterior.lift is default_lift else posterior
 
 
 def _bootstrap(
-    posterior: Posterior, steps: int, *, resample_below: float = 0.5, draws: int = 128
+    posterior: Posterior,
+    steps: int,
+    *,
+    resample_below: float = 0.5,
+    draws: int = 128,
+    order: int = 2,
+    twist: Lift | None = None,
 ) -> Recipe:
     scale = posterior.prior.scale
 
-    def lift(model: Model, y: Tensor) -> Likelihood:
+    def rule(model: Model, y: Tensor) -> Likelihood:
         known = isinstance(model, TimeDependent | LinearGaussian) or linearisable(model)
         if isinstance(model, ForwardModel) and not known:
             return MonteCarloLift(model, y, scale=scale, draws=draws)
         return default_lift(model, y)
 
     levels = geometric(steps, posterior.sigma_range)
-    return Recipe(posterior.lifted(lift), TwistedFilter(levels, resample_below, guided=False))
+    weighed = twisted(posterior, rule) if twist is None else posterior.lifted(twist)
+    return Recipe(weighed, TwistedFilter(levels, resample_below, guided=False, order=order))
 
 
 def _mcgdiff(
@@ -108,9 +120,20 @@ def _scg(
     begin: float = 0.25,
     greedy: bool = True,
     resample_below: float = 0.5,
+    draws: int = 128,
 ) -> Recipe:
+    scale = posterior.prior.scale
+
+    def rule(model: Model, y: Tensor) -> Likelihood:
+        if isinstance(model, TimeDependent):
+            return default_lift(model, y)
+        if isinstance(model, LinearGaussian):
+            return GaussianLift(model, y, Isotropic(scale))
+        return MonteCarloLift(model, y, scale=scale, draws=draws)
+
     levels = geometric(steps, posterior.sigma_range)
-    return Recipe(posterior, BestOf(levels, resample_below, candidates, begin, greedy))
+    walk = BestOf(levels, resample_below, candidates, begin, greedy)
+    return Recipe(posterior if greedy else twisted(posterior, rule), walk)
 
 
 PARTICLES = (

@@ -16,7 +16,7 @@ from .mala import MALA
 from .multistep import Multistep
 from .names import named
 from .predictor_corrector import PredictorCorrector
-from .sampler import Callback, DivergenceError, Noise, Past, Sampler, Step
+from .sampler import Callback, DivergenceError, Noise, Past, Sampler, Step, Transition
 from .settling import Settling
 from .spherical import Spherical
 from .stochastic_heun import StochasticHeun
@@ -43,6 +43,7 @@ __all__ = [
     "Step",
     "StochasticHeun",
     "TimeTravel",
+    "Transition",
     "annealing_levels",
     "annealing_step",
     "largest_distance",

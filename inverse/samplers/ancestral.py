@@ -10,7 +10,7 @@ from torch import Tensor
 
 from priors import Prior
 
-from .sampler import Noise, Past, Sampler
+from .sampler import Noise, Past, Sampler, Transition
 
 
 @final
@@ -64,12 +64,19 @@ class Ancestral(Sampler):
     ) -> tuple[Tensor, Tensor]:
         if self.keep_noise:
             denoised, shift = prior.guided(x, sigma)
-            x0 = denoised + shift
+            mean, c, _ = self.transition(x, denoised, sigma, sigma_next, past)
+            mean, x0 = mean + shift, denoised + shift
         else:
-            x0 = denoised = prior.denoise(x, sigma)
-        fresh, kept = fresh_and_kept(self.eta, sigma, sigma_next, self.zeta)
-        x_next = x0 + kept / sigma * (x - denoised)
-        return (x_next + fresh * eps() if fresh > 0 else x_next), x0
+            x0 = prior.denoise(x, sigma)
+            mean, c, _ = self.transition(x, x0, sigma, sigma_next, past)
+        return (mean + c * eps() if c > 0 else mean), x0
+
+    def transition(
+        self, x: Tensor, x0: Tensor, sigma: float, sigma_next: float, past: Past
+    ) -> Transition:
+        c, kept = fresh_and_kept(self.eta, sigma, sigma_next, self.zeta)
+        pull = 1.0 if self.keep_noise else 1 - kept / sigma
+        return Transition(x0 + kept / sigma * (x - x0), c, pull)
 
 
 def fresh_and_kept(

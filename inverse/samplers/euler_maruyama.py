@@ -11,7 +11,7 @@ from torch import Tensor
 from priors import Prior, Schedule
 
 from ..checks import positive
-from .sampler import Noise, Past, Sampler
+from .sampler import Noise, Past, Sampler, Transition
 
 
 @final
@@ -64,21 +64,24 @@ class EulerMaruyama(Sampler):
         past: Past,
     ) -> tuple[Tensor, Tensor]:
         x0 = prior.denoise(x, sigma)
+        mean, c, _ = self.transition(x, x0, sigma, sigma_next, past)
+        return (mean + c * eps() if c > 0 else mean), x0
+
+    def transition(
+        self, x: Tensor, x0: Tensor, sigma: float, sigma_next: float, past: Past
+    ) -> Transition:
         if sigma_next == 0:
-            return x0, x0
-        if self.schedule is not None:
-            scaled = (x / self.unit, x0 / self.unit, sigma / self.unit, sigma_next / self.unit)
-            return self.unit * _schedule_step(self.schedule, *scaled, eps), x0
-        variance = sigma**2 - sigma_next**2
-        return x + variance / sigma**2 * (x0 - x) + math.sqrt(variance) * eps(), x0
-
-
-def _schedule_step(
-    schedule: Schedule, x: Tensor, x0: Tensor, sigma: float, sigma_next: float, eps: Noise
-) -> Tensor:
-    t, t_next = float(schedule.t(sigma)), float(schedule.t(sigma_next))
-    alpha, alpha_next = float(schedule.alpha(t)), float(schedule.alpha(t_next))
-    h, f, g2 = t - t_next, float(schedule.drift(t)), float(schedule.diffusion(t))
-    score = (x0 - x) / sigma**2 / alpha
-    u = alpha * x
-    return (u - h * (f * u - g2 * score) + math.sqrt(g2 * h) * eps()) / alpha_next
+            return Transition(x0, 0.0, 1.0)
+        if self.schedule is None:
+            variance = sigma**2 - sigma_next**2
+            pull = variance / sigma**2
+            return Transition(x + pull * (x0 - x), math.sqrt(variance), pull)
+        schedule, unit = self.schedule, self.unit
+        t, t_next = float(schedule.t(sigma / unit)), float(schedule.t(sigma_next / unit))
+        alpha, alpha_next = float(schedule.alpha(t)), float(schedule.alpha(t_next))
+        h, f, g2 = t - t_next, float(schedule.drift(t)), float(schedule.diffusion(t))
+        score = (x0 - x) / (sigma / unit) ** 2 / alpha
+        u = alpha * x
+        mean = (u - h * (f * u - g2 * score)) / alpha_next
+        pull = h * g2 / (sigma / unit) ** 2 / alpha / alpha_next
+        return Transition(mean, unit * math.sqrt(g2 * h) / alpha_next, pull)

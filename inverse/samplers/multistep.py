@@ -11,7 +11,7 @@ from torch import Tensor
 from priors import Prior
 
 from .ancestral import fresh_and_kept
-from .sampler import Noise, Past, Sampler
+from .sampler import Noise, Past, Sampler, Transition
 
 
 @final
@@ -61,9 +61,15 @@ class Multistep(Sampler):
         past: Past,
     ) -> tuple[Tensor, Tensor]:
         x0 = prior.denoise(x, sigma)
+        mean, c, _ = self.transition(x, x0, sigma, sigma_next, past)
+        return (mean + c * eps() if c > 0 else mean), x0
+
+    def transition(
+        self, x: Tensor, x0: Tensor, sigma: float, sigma_next: float, past: Past
+    ) -> Transition:
         if sigma_next == 0:
-            return x0, x0
-        fresh, kept = fresh_and_kept(self.eta, sigma, sigma_next)
+            return Transition(x0, 0.0, 1.0)
+        c, kept = fresh_and_kept(self.eta, sigma, sigma_next)
         h = math.log(sigma / sigma_next)
         ahead = x0
         if len(past) == 1:
@@ -71,8 +77,7 @@ class Multistep(Sampler):
             ahead = x0 + h / math.log(sigma_1 / sigma) / 2 * (x0 - x0_1)
         elif len(past) == 2:
             ahead = x0 + _parabola(x0, past, sigma, h, math.log(sigma / kept))
-        x_next = ahead + kept / sigma * (x - ahead)
-        return (x_next + fresh * eps() if fresh > 0 else x_next), x0
+        return Transition(ahead + kept / sigma * (x - ahead), c, 1 - kept / sigma)
 
 
 def _parabola(x0: Tensor, past: Past, sigma: float, h: float, a: float) -> Tensor:

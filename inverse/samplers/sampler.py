@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +38,20 @@ class Step:
     x: Tensor
     x0: Tensor
     history: tuple[Tensor, ...] = ()
+
+
+class Transition(NamedTuple):
+    """p(x' | x) = N(x'; mean, c^2 I), the law of a step.
+
+    Attributes:
+        mean: (B, *event).
+        c: standard deviation of the fresh noise; 0 for the step to level 0.
+        pull: how far the mean moves where guidance moves the denoised images by 1.
+    """
+
+    mean: Tensor
+    c: float
+    pull: float
 
 
 Callback = Callable[[Step], None]
@@ -93,7 +107,7 @@ class Sampler(ABC):
     def settings(self) -> list[Any]:
         """All that tells this sampler from others, for `checkpoint.fingerprint`."""
         known = sorted((k, v) for k, v in vars(self).items() if not k.startswith("_"))
-        return [type(self).__name__, [(name, _setting(value)) for name, value in known]]
+        return [type(self).__name__, [(name, setting(value)) for name, value in known]]
 
     @torch.no_grad()
     def __call__(
@@ -166,6 +180,13 @@ class Sampler(ABC):
         eps() draws this step's unit noise; `past` holds up to `memory` steps before this one.
         """
 
+    def transition(
+        self, x: Tensor, x0: Tensor, sigma: float, sigma_next: float, past: Past
+    ) -> Transition | None:
+        """The law of the step of x with x0 = D(x): what particles take for the prior's reverse
+        process. None unless it is Gaussian with one network call."""
+        return None
+
     def _calls(self, sigma: float, sigma_next: float) -> int:
         """Network calls of the step from sigma to sigma_next."""
         return 1
@@ -199,7 +220,8 @@ def _draw(
     return (noise if shape is None else noise.beside(1, shape)).normal(first + which)
 
 
-def _setting(value: Any) -> Any:
+def setting(value: Any) -> Any:
+    """An argument of a sampler, as `settings` lists it."""
     if isinstance(value, Sampler):
         return value.settings()
     if isinstance(value, Schedule):
