@@ -141,10 +141,12 @@ PARTICLES = (
         name="tds",
         family="particles",
         asks="gradient",
-        needs="a differentiable forward model, or a learned lift; its likelihood at every noise "
-        "level is the twist",
+        needs="a differentiable forward model, or a lift of the caller's own; its likelihood at every "
+        "noise level is the twist",
         jacobian=True,
-        cost="1 network call and up to M <= 32 or 3 vector-Jacobian products a step and particle",
+        cost="1 network call a step and particle; M vector-Jacobian products for M <= 32 values, "
+        "else up to 11, 8 of them for the log-determinant; 1 for densities without independent "
+        "noise, none for models known at every level",
         exact_when="particles and steps grow",
         paper="Wu et al. 2023, Practical and Asymptotically Exact Conditional Sampling in "
         "Diffusion Models, https://arxiv.org/abs/2306.17775",
@@ -158,8 +160,8 @@ PARTICLES = (
         asks="black box",
         needs="any forward model; the twist weighs, but does not guide",
         jacobian=True,
-        cost="1 network call a step and particle; M products more for Tweedie's twist of a "
-        "linear-Gaussian model with M data, none for others",
+        cost="1 network call a step and particle; the vector-Jacobian products of tds where y is "
+        "linear or differentiable with independent noise, none for others, such as black boxes",
         exact_when="particles and steps grow",
         paper="Gordon et al. 1993, Novel Approach to Nonlinear/Non-Gaussian Bayesian State "
         "Estimation, https://doi.org/10.1049/ip-f-2.1993.0015",
@@ -216,7 +218,8 @@ PARTICLES = (
         asks="black box",
         needs="an operator, differentiable or not, with independent noise; 2 particles or more",
         jacobian=False,
-        cost="up to 1 + inner = 11 network calls and one operator a step and particle",
+        cost="up to 1 + inner = 11 network calls and 1 operator a step and particle, fewer at the "
+        "last levels",
         exact_when="the prior is Gaussian and the factors linear-Gaussian, as particles and "
         "steps grow",
         paper="Zheng et al. 2024, Ensemble Kalman Diffusion Guidance, "
@@ -231,7 +234,8 @@ PARTICLES = (
         asks="black box",
         needs="any forward model that can be evaluated",
         jacobian=False,
-        cost="n = 8 network calls and likelihoods a step and particle, after the first quarter",
+        cost="n = 8 network calls and likelihoods a step and particle, after the first quarter; 1 "
+        "network call before, and at the last step",
         exact_when="never as published; with greedy=False as particles and steps grow",
         paper="Huang et al. 2024, Symbolic Music Generation with Non-Differentiable Rule Guided "
         "Diffusion, https://arxiv.org/abs/2402.14285",
