@@ -200,7 +200,8 @@ def _recipe(
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
     if sampler is not None:  # a likelihood that counts levels counts those that are walked
-        steps = None if sampler.adaptive else max(len(sampler.levels) - 1, 1)
+        adaptive = isinstance(sampler, Sampler) and sampler.adaptive
+        steps = None if adaptive else max(len(sampler.levels) - 1, 1)
     recipe = method.recipe(posterior, steps or method.steps, **options)
     if sampler is None:
         return method.name, recipe

@@ -141,8 +141,8 @@ PARTICLES = (
         name="tds",
         family="particles",
         asks="gradient",
-        needs="a differentiable forward model, or a lift of the caller's own; its likelihood at every "
-        "noise level is the twist",
+        needs="a differentiable forward model, or a lift of the caller's own; its likelihood at "
+        "every noise level is the twist",
         jacobian=True,
         cost="1 network call a step and particle; M vector-Jacobian products for M <= 32 values, "
         "else up to 11, 8 of them for the log-determinant; 1 for densities without independent "
