@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..checks import whole
-from ..posterior import Posterior
-from .particle_method import ParticleMethod, State, own_lift, weighed
+from ..lift import default_lift
+from .particle_method import ParticleMethod, State, weighed
 from .transition import nothing_before, remember, reverse_process, step
 from .walk import Walk
 
@@ -22,8 +22,9 @@ class BestOf(ParticleMethod):
 
     With x'_j ~ p(x' | x), j = 1 ... n,
 
-        greedy:  x' = the x'_j of largest p(y | D(x'_j)), the likelihood of the denoised image;
-                 never exact, it favours images that fit y too well;
+        greedy:  x' = the x'_j of largest p(y | D(x'_j)), the likelihood of the denoised image, or
+                 of largest g where the posterior has a lift of its own; never exact, it favours
+                 images that fit y too well;
         else:    x'_j with probability g(x'_j) / sum_j g(x'_j), the particle's weight times
                  mean_j g(x'_j) / g(x), for the twist g(x) = p_sigma(y | x) of the posterior's lift:
                  asymptotically exact in the number of particles.
@@ -41,8 +42,6 @@ class BestOf(ParticleMethod):
         begin: share of the steps that go by before candidates are compared.
         greedy: whether the best candidate is taken.
         eta, order: see `reverse_process`.
-
-    Raises ValueError, when run greedily, for a posterior with a lift of its own.
 
     Paper: Huang et al., "Symbolic Music Generation with Non-Differentiable Rule Guided Diffusion",
     2024, https://arxiv.org/abs/2402.14285
@@ -74,9 +73,6 @@ class BestOf(ParticleMethod):
     def network_calls(self) -> int:
         compared = max(0, len(self.levels) - 2 - self._first)
         return len(self.levels) - 1 + (self.candidates - 1) * compared
-
-    def _refusal(self, posterior: Posterior, count: int) -> str | None:
-        return own_lift(posterior) if self.greedy else None
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         zero = x.new_zeros(len(x))
@@ -122,8 +118,8 @@ class BestOf(ParticleMethod):
         }
 
     def _look(self, walk: Walk, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """D and log g of candidates."""
-        if not self.greedy:
+        """D of candidates, and by what they are chosen."""
+        if not self.greedy or walk.posterior.lift is not default_lift:
             return walk.weigh(x, sigma)
         x0 = walk.denoise(x, sigma)
         return x0, walk.log_likelihood(x0)
