@@ -364,6 +364,19 @@ def test_the_first_image_is_the_pseudo_inverse_damped_by_the_noise():
     torch.testing.assert_close(Misfit(loud, x).estimate[0], m, atol=1e-5, rtol=0)
 
 
+def test_nothing_is_solved_where_no_first_image_is_asked_for(monkeypatch):
+    posterior = POSTERIORS["opaque"]()
+
+    def solve(*_, **__):
+        raise AssertionError("solved")
+
+    monkeypatch.setattr(MatrixOperator, "solve", solve)
+    for name, options in (("dmplug", {}), ("d-flow", {"blend": 0.0})):
+        inverse.sample(posterior, n=1, method=name, steps=2, seed=0, **options)
+    with pytest.raises(AssertionError, match="solved"):
+        inverse.sample(posterior, n=1, method="red-diff", steps=2, seed=0)
+
+
 @every_name
 def test_tiny_noise_and_seed_zero(name):
     prior, model, y, _ = problem()

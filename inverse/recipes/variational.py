@@ -28,6 +28,12 @@ def clean(posterior: Posterior) -> str | None:
     return applies.differentiable(posterior)
 
 
+def size(posterior: Posterior) -> float:
+    """The unit of a map's noise levels: half the data range, or where there is none the scale."""
+    prior = posterior.prior
+    return prior.scale if prior.data_range is None else unit(prior)
+
+
 def leading(posterior: Posterior, steps: int) -> Tensor:
     """The levels of DDIM steps at the starts of as many equal spans of VP time, then 0.
 
@@ -36,7 +42,7 @@ def leading(posterior: Posterior, steps: int) -> Tensor:
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 2:
         raise ValueError(f"ddim must be an integer >= 2, got {steps!r}")
-    width, schedule = unit(posterior.prior), VP()
+    width, schedule = size(posterior), VP()
     low, high = (s / width for s in posterior.sigma_range)
     end = min(float(schedule.t(high)), 1.0)
     times = end * torch.arange(steps - 1, 0, -1, dtype=torch.float64) / steps
@@ -66,7 +72,7 @@ def _d_flow(
     blend: float = 0.1,
     recompute: bool = True,
 ) -> Recipe:
-    width = unit(posterior.prior)
+    width = size(posterior)
     levels = flow_levels(ode, posterior.sigma_range[1], width)
     blend = 0.0 if linear_factor(posterior) is None else blend
     return Recipe(posterior, DFlow(levels, steps, width, penalty, blend, recompute=recompute))

@@ -45,7 +45,7 @@ class DFlow(InitialNoise):
 
     Args:
         levels, steps, recompute: see `InitialNoise`; `flow_levels` are those of the paper.
-        unit: w, half the width of the data range.
+        unit: w, half the width of the data range, or the scale of data without one.
         penalty: see above; 0 leaves z free.
         blend: share of z_y in the start; 0 starts from noise alone.
         memory: of the optimiser.

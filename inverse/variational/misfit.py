@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import final
 
 import torch
@@ -23,7 +24,7 @@ class Misfit:
         loss(x0) = -(n / w^2) log p(y | x0) / sum_i 1 / sigma_i^2
 
     for n unknown values, an image range of width 2 w, and noise variances sigma_i^2 (1 over the
-    Fisher information, at `estimate`, where noise depends on the image). For white noise that is
+    Fisher information, at `centre`, where noise depends on the image). For white noise that is
 
         loss(x0) = 1/2 |(y - A x0) / w|^2 n / m + constant,
 
@@ -35,25 +36,40 @@ class Misfit:
         like: (B, *event), whose batch, dtype and device the images will have.
 
     Attributes:
-        estimate: (B, *event) a first image: the centre c of the prior, and where there are
-            linear-Gaussian factors and no decoder
-
-                c + A^T (A A^T + S / scale^2)^-1 (y - A c),
-
-            the linear estimate for a white prior of the prior's scale, which is A^+ y without
-            noise and does not divide by small singular values with it. One solve.
+        centre: (B, *event) c, the centre of the prior.
     """
 
     def __init__(self, posterior: Posterior, like: Tensor) -> None:
         self.posterior = posterior
-        self.estimate = _estimate(posterior, like)
-        self._scale = _scale(posterior, self.estimate)
+        self.centre = posterior.initial(torch.zeros_like(like), posterior.sigma_range[0])
+        self._scale = _scale(posterior, self.centre)
+
+    @cached_property
+    def estimate(self) -> Tensor:
+        """(B, *event) a first image, `centre` unless there are linear-Gaussian factors and no
+        decoder; then, by one solve,
+
+            c + A^T (A A^T + S / scale^2)^-1 (y - A c),
+
+        the linear estimate for a white prior of the prior's scale, which is A^+ y without noise
+        and does not divide by small singular values with it.
+        """
+        found = linear_factor(self.posterior)
+        if found is None:
+            return self.centre
+        model, y = found
+        A = model.operator
+        residual = model.residual(y, self.centre[: len(y)])
+        damping = model.noise_variance / self.posterior.prior.scale**2
+        if isinstance(damping, Tensor):
+            damping = damping.to(y.device, y.dtype.to_real())
+        return self.centre + A.adjoint(A.solve(residual, 1.0, damping, max_iterations=SOLVES))
 
     def log_likelihood(self, x0: Tensor) -> Tensor:
         """log p(y | x0), (B,); NaN for images that are not finite, whatever their batch mates."""
         finite = torch.isfinite(x0).reshape(len(x0), -1).all(1)
         each = finite.reshape(-1, *[1] * (x0.ndim - 1))
-        value = self.posterior.log_clean(torch.where(each, x0, self.estimate))
+        value = self.posterior.log_clean(torch.where(each, x0, self.centre))
         return torch.where(finite, value, torch.nan)
 
     def __call__(self, x0: Tensor) -> Tensor:
@@ -68,20 +84,6 @@ def linear_factor(posterior: Posterior) -> tuple[LinearGaussian, Tensor] | None:
             if isinstance(model, LinearGaussian):
                 return model, y
     return None
-
-
-def _estimate(posterior: Posterior, like: Tensor) -> Tensor:
-    centre = posterior.initial(torch.zeros_like(like), posterior.sigma_range[0])
-    found = linear_factor(posterior)
-    if found is None:
-        return centre
-    model, y = found
-    A = model.operator
-    residual = model.residual(y.expand(len(centre), *y.shape[1:]), centre)
-    damping = model.noise_variance / posterior.prior.scale**2
-    if isinstance(damping, Tensor):
-        damping = damping.to(y.device, y.dtype.to_real())
-    return centre + A.adjoint(A.solve(residual, 1.0, damping, max_iterations=SOLVES))
 
 
 def _scale(posterior: Posterior, image: Tensor) -> Tensor:

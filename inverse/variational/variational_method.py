@@ -97,8 +97,8 @@ class VariationalMethod(ABC):
         total = len(path) - 1
         if state is None:
             theta = self._start(misfit, eps)
-            state = {"x": misfit.estimate, **self.optimiser.start(theta)}
-        bound = 1e6 * max(float(self.levels[0]), float(misfit.estimate.abs().max()))
+            state = {"x": misfit.centre, **self.optimiser.start(theta)}
+        bound = 1e6 * max(float(self.levels[0]), float(misfit.centre.abs().max()))
         for k in range(first_step, total):
             look = self._look(misfit, state["theta"], k, noise.normal(k + 1))
             changed, taken = self.optimiser.step(state, k, look.loss, look.gradient)
