@@ -4,6 +4,7 @@ function of (seed, sample, step) and needs no saving."""
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from .result import write_bytes
+
+DIGEST = "sha256:"
 
 PERIOD = 10.0
 """Seconds between two writes of a running batch."""
@@ -43,12 +46,13 @@ class Checkpoint:
     """One folder, one file per batch of samples: its state and the number of steps done.
 
     Files are written whole under a temporary name and then renamed. A state of another run is
-    refused, never overwritten: the key tells runs of other settings apart, the probe (what the
-    run's denoiser makes of fixed noise, compared to three digits) other priors and operators.
+    refused, never overwritten: the settings tell runs apart by name, the probe (what the run's
+    denoiser makes of fixed noise, compared to three digits) other priors and operators.
     """
 
-    def __init__(self, folder: Path, key: str, probe: Tensor) -> None:
-        self.folder, self.key, self.probe = folder, key, probe.detach().cpu()
+    def __init__(self, folder: Path, settings: Mapping[str, Any], probe: Tensor) -> None:
+        self.folder, self.probe = folder, probe.detach().cpu()
+        self.settings = {name: _told(value) for name, value in settings.items()}
         self._last = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -74,10 +78,10 @@ class Checkpoint:
             raise ValueError(f"{path} is corrupt ({error}); delete it to start again") from error
         if meta["sha256"] != checksum:
             raise ValueError(f"{path} is corrupt: its checksum differs; delete it to start again")
-        if meta["key"] != self.key:
+        differing = _differing(json.loads(meta.get("settings", "{}")), self.settings)
+        if differing:
             raise ValueError(
-                f"{self.folder} holds another run (key {meta['key'][:12]}, this one is "
-                f"{self.key[:12]}); choose another folder or delete it"
+                f"{self.folder} holds another run: {differing}; choose another folder or delete it"
             )
         spread = 1e-3 * float(self.probe.abs().max())
         if not torch.allclose(probe, self.probe, rtol=0, atol=spread):
@@ -99,8 +103,30 @@ class Checkpoint:
         # Copies: tensors of a state may be one and the same, which the format refuses.
         held = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}
         held["probe"] = self.probe
-        meta = {"key": self.key, "steps": str(steps), "sha256": _checksum(held)}
+        meta = {
+            "settings": json.dumps(self.settings),
+            "steps": str(steps),
+            "sha256": _checksum(held),
+        }
         write_bytes(self._path(number), save(held, meta))
+
+
+def _told(value: Any) -> str:
+    """A setting in words, or the digest of one that is long."""
+    if isinstance(value, str | int | float | torch.dtype) or value is None:
+        return str(value)
+    return f"{DIGEST}{fingerprint(value)}"
+
+
+def _differing(there: Mapping[str, str], here: Mapping[str, str]) -> str:
+    """Which settings differ, in words; empty if none do."""
+    said = []
+    for name in sorted(there.keys() | here.keys(), key=[*here, *there].index):
+        old, new = there.get(name, "not set"), here.get(name, "not set")
+        if old != new:
+            long = DIGEST in (old[: len(DIGEST)], new[: len(DIGEST)])
+            said.append(f"{name} differs" if long else f"{name} is {old} there, {new} here")
+    return ", ".join(said)
 
 
 def _checksum(state: Mapping[str, Tensor]) -> str:

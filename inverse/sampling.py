@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from priors import Prior, geometric
 from priors.prior import event_size
 
-from .checkpoint import Checkpoint, fingerprint
+from . import advice
+from .checkpoint import Checkpoint
 from .lift import default_lift
 from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
@@ -52,8 +54,10 @@ def sample(
             32 values) and scg (other black boxes); a posterior with a lift of the caller's own
             keeps it.
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
-        seed: sample i depends on (seed, i) alone, whatever n and batch are; None takes a fresh
-            seed, which the diagnostics record.
+            Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
+            both.
+        seed: sample i depends on (seed, i) alone, whatever n and batch are; particles, which look
+            at each other, on n, too. None takes a fresh seed, which the diagnostics record.
         sampler: a sampler or particle method of the caller's own: with a method, in place of that
             method's; alone, run on `posterior` as it is.
         absorb: below |sigma_y / A| let the noise of the state explain that of the measurement,
@@ -62,7 +66,8 @@ def sample(
         batch: samples taken through the network together; by default as many as 2^22 values, of
             images under a latent prior.
         callback: called after each step with a `Step`, of latents under a latent prior.
-        checkpoint: a folder in which the run keeps its state; the same call goes on from there.
+        checkpoint: a folder in which the run keeps its state, every 10 s and at the end of each
+            batch; the same call, seed included, goes on from there.
         dtype: of the samples; by default the measurement's real dtype, from which it may not
             differ, else the prior's, else float32.
         device: where the prior, the forward models and y live.
@@ -73,6 +78,9 @@ def sample(
     Raises:
         ValueError, TypeError: bad arguments, or a method that cannot sample this posterior, with
         the methods that can. samplers.DivergenceError: a run that blew up.
+    Warns:
+        RuntimeWarning: samples far from their measurement in units of its noise, particles of
+        which few count, a sampler's levels that start too low or leave noise in the samples.
     """
     if not isinstance(posterior, Prior):
         raise TypeError(f"posterior must be a Prior or Posterior, got {type(posterior).__name__}")
@@ -81,6 +89,18 @@ def sample(
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if not isinstance(absorb, bool):
+        raise TypeError(f"absorb must be True or False, got {absorb!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be a function of a Step, got {callback!r}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise TypeError(f"dtype must be a torch dtype such as torch.float64, got {dtype!r}")
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {device!r} is none of torch: {error}") from None
+    if checkpoint is not None and seed is None:
+        raise ValueError("checkpoint needs a seed: a call without one is a new run; give seed=0")
     if sampler is not None and not isinstance(sampler, Sampler | ParticleMethod):
         raise TypeError(
             f"sampler must be a samplers.Sampler or a particles.ParticleMethod, got {sampler!r}"
@@ -130,9 +150,11 @@ def sample(
         settings = Settings(n, groups, batch, seed, dtype, device, callback)
         store = None
         if checkpoint is not None:
-            chosen = [*sorted(options.items()), *recipe.sampler.settings()]
-            key = fingerprint(seed, n, batch, label, chosen, dtype, factors)
-            store = Checkpoint(Path(checkpoint), key, probe(recipe, settings))
+            told = {"method": label, "levels": len(recipe.sampler.levels) - 1, "seed": seed, "n": n}
+            told |= {f"option {name}": value for name, value in sorted(options.items())}
+            told |= {"batch": batch, "dtype": dtype, "y": [y for _, y in factors]}
+            told |= {"sampler": recipe.sampler.settings(), "factors": factors}
+            store = Checkpoint(Path(checkpoint), told, probe(recipe, settings))
         if isinstance(recipe.sampler, Sampler):
             x, spent = run_sampler(recipe.prior, recipe.sampler, settings, store)
         elif isinstance(recipe.sampler, VariationalMethod):
@@ -148,12 +170,30 @@ def sample(
         "method": label,
         "seed": seed,
         "n": n,
-        "steps": 0 if recipe.sampler is None else len(recipe.sampler.path) - 1,
+        **_walked(recipe),
         **spent,
         "seconds": time.perf_counter() - began,
         **measurement_fit(x, factors, weights=weights, measurements=groups),
     }
+    said = [*advice.of_misfit(diagnostics, factors), *advice.of_particles(diagnostics, n // groups)]
+    if isinstance(sampler, Sampler):
+        said = advice.of_levels(sampler, posterior.unmeasured) + said
+    for words in said:
+        warnings.warn(words, RuntimeWarning, stacklevel=2)
     return Samples(x, diagnostics, latents, weights, groups)
+
+
+def _walked(recipe: Recipe) -> dict[str, Any]:
+    """Levels, steps, and the noise that the last level leaves in the samples."""
+    if recipe.sampler is None:
+        return {"levels": 0, "steps": 0}
+    walk, steps = recipe.sampler, len(recipe.sampler.path) - 1
+    told: dict[str, Any] = {"levels": max(len(walk.levels) - 1, 1), "steps": steps}
+    if isinstance(walk, Sampler):
+        told["steps"] = walk.taken
+        if float(walk.path[-1]) > 0:
+            told["noise_left"] = float(walk.path[-1])
+    return told
 
 
 def _recipe(
@@ -185,8 +225,9 @@ def _recipe(
             return "exact", Recipe(posterior, None)
         if name == "exact":
             raise ValueError(
-                f"{type(posterior).__name__} has no exact draws, or has no use for steps: leave "
-                "out method or steps"
+                f"{type(posterior).__name__} has no exact draws: leave out method, to walk it"
+                if not hasattr(posterior, "transform")
+                else "exact draws take no steps: leave out steps, or method for a walk"
             )
         levels = geometric(steps or 100, posterior.sigma_range)
         return "prior", Recipe(posterior, Multistep(levels))

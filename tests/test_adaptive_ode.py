@@ -71,7 +71,7 @@ def test_calls_are_unknown_before_a_run_and_counted_at_the_front_door():
     assert sampler.network_calls is None
     samples = inverse.sample(prior, n=3, sampler=sampler, seed=0)
     assert samples.diagnostics["network_calls"] == sampler.network_calls
-    assert samples.diagnostics["steps"] == 2
+    assert samples.diagnostics["steps"] == sampler.taken > 2
     before = sampler.settings()
     sampler(prior, n=1)
     assert sampler.settings() == before, "what a run leaves behind is no setting"

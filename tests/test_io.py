@@ -341,5 +341,5 @@ class TestFiles:
         with pytest.raises(OSError, match="full"):
             Samples(x).save(tmp_path)
         with pytest.raises(OSError, match="full"):
-            Checkpoint(tmp_path, "key", x).save(0, {"x": x}, 1, final=True)
+            Checkpoint(tmp_path, {"seed": 0}, x).save(0, {"x": x}, 1, final=True)
         assert os.listdir(tmp_path) == []

@@ -9,6 +9,7 @@ import torch
 
 import inverse
 import priors
+from forward_models import Identity, LinearGaussian
 from inverse import checkpoint
 from inverse.checkpoint import fingerprint
 from inverse.randomness import NoiseStream, check_seed
@@ -239,6 +240,30 @@ def test_divergence_stops_the_run_and_names_the_sample(make):
 def test_divergence_names_step_and_level():
     with pytest.raises(DivergenceError, match=r"step 2/3, sigma = 0.2, samples \[1\]"):
         Ancestral([1.0, 0.5, 0.2, 0.1])(Broken(), n=3)
+
+
+def test_divergence_counts_many_samples_and_advises_what_can_be_changed():
+    class Nowhere(priors.Prior):
+        event_shape, sigma_range = (2,), (0.01, 1.0)
+
+        def _denoise(self, x, sigma):
+            return torch.full_like(x, math.nan)
+
+    prior = Nowhere()
+    with pytest.raises(DivergenceError) as told:
+        Ancestral([1.0, 0.5])(prior, n=50)
+    assert "samples [0, 1, 2, 3, 4, 5, 6, 7] and 42 more of the batch" in str(told.value)
+    assert "measurement" not in str(told.value)
+    model = LinearGaussian(Identity(), 0.1)
+    posterior = inverse.condition(prior, model, torch.zeros(1, 2))
+    with pytest.raises(DivergenceError, match="a larger measurement sigma"):
+        Ancestral([1.0, 0.5])(posterior, n=2)
+
+
+@pytest.mark.parametrize("levels", ["karras", 3, None, object()])
+def test_levels_of_another_kind_are_refused(levels):
+    with pytest.raises((TypeError, ValueError), match="levels must be a list"):
+        Heun(levels)
 
 
 @every_sampler

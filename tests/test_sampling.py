@@ -275,10 +275,17 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
             inverse.sample(posterior, **options, checkpoint=folder, callback=stop)
         resumed = inverse.sample(posterior, **options, checkpoint=folder)
         assert torch.equal(resumed.x, whole), kill
-    with pytest.raises(ValueError, match="holds another run"):
-        inverse.sample(posterior, **{**options, "seed": 3}, checkpoint=folder)
-    with pytest.raises(ValueError, match="holds another run"):
+    for change, words in (
+        ({"seed": 3}, r"holds another run: seed is 2 there, 3 here; choose"),
+        ({"steps": 9}, r"levels is 8 there, 9 here, sampler differs; choose"),
+        ({"method": "dps", "zeta": 0.5}, r"method is mmps there, dps here.*zeta is not set there"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            inverse.sample(posterior, **{**options, **change}, checkpoint=folder)
+    with pytest.raises(ValueError, match="holds another run: y differs, factors differs"):
         inverse.sample(inverse.condition(prior, model, y + 1), **options, checkpoint=folder)
+    with pytest.raises(ValueError, match="checkpoint needs a seed"):
+        inverse.sample(posterior, **{**options, "seed": None}, checkpoint=folder)
     other = priors.Gaussian(prior.mean + 1, prior.C)
     for changed in (
         inverse.condition(other, model, y),
@@ -324,6 +331,12 @@ def test_refusals_name_what_came_and_what_can():
     for name, bad in [("n", 0), ("n", 2.0), ("n", True), ("steps", 0), ("batch", -1)]:
         with pytest.raises(ValueError, match=f"{name} must be an integer >= 1"):
             inverse.sample(posterior, **{name: bad})
+    for name, bad, error in (
+        ("absorb", "no", TypeError), ("callback", 3, TypeError), ("dtype", "float32", TypeError),
+        ("dtype", torch.int64, TypeError), ("device", "gpu", ValueError),
+    ):  # fmt: skip
+        with pytest.raises(error, match=f"{name} .*{bad}"):
+            inverse.sample(posterior, **{name: bad})
     with pytest.raises(ValueError, match="leave out steps"):
         inverse.sample(posterior, steps=3, sampler=Heun([1.0, 0.0]))
     with pytest.raises(ValueError, match="leave out the sampler"):
@@ -336,7 +349,11 @@ def test_refusals_name_what_came_and_what_can():
         inverse.sample(torch.zeros(3))
     with pytest.raises(ValueError, match="n must be 2 or a multiple of it, got 3"):
         inverse.sample(inverse.condition(prior, model, torch.cat([y, y])), n=3)
+    with pytest.raises(ValueError, match="exact draws take no steps"):
+        inverse.sample(prior, method="exact", steps=4)
     network = priors.NetworkPrior(lambda x, t: x, "epsilon", (6,))
+    with pytest.raises(ValueError, match="NetworkPrior has no exact draws"):
+        inverse.sample(network, method="exact")
     with pytest.raises(ValueError, match=r"no closed form.*Methods that can: mmps, pigdm"):
         inverse.sample(inverse.condition(network, model, y), method="exact")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from priors import Prior
 
 from ..checks import positive, whole
-from .sampler import DivergenceError, Noise, Past, Sampler
+from .sampler import DivergenceError, Noise, Past, Sampler, rows_of
 
 _LONGEST = 1.0
 """Of a step in log sigma: beyond, a solver could step over a level where the denoiser turns."""
@@ -65,14 +65,19 @@ class AdaptiveODE(Sampler):
         self.rtol, self.atol = positive(rtol, "rtol"), positive(atol, "atol")
         self.max_steps = whole(max_steps, "max_steps")
         self._spent: int | None = None
+        self._taken = 2
 
     @property
     def network_calls(self) -> int | None:
         """Network calls of the last run; None before one."""
         return self._spent
 
+    @property
+    def taken(self) -> int:
+        return self._taken
+
     def _begin(self, n: int) -> None:
-        self._spent = 0
+        self._spent, self._taken = 0, 1
 
     def _step(
         self,
@@ -90,6 +95,7 @@ class AdaptiveODE(Sampler):
             flow = _Flow(prior, self.rtol, self.atol, self.max_steps)
             x = _integrate(flow, x, -math.log(sigma), -math.log(sigma_next))
             x0, calls = flow.x0, flow.calls
+            self._taken += flow.steps
         self._spent = (self._spent or 0) + calls
         return x, x0
 
@@ -110,9 +116,8 @@ class _Flow:
         bad = ~self.x0.isfinite().reshape(len(x), -1).all(1)
         if bool(bad.any()):
             raise DivergenceError(
-                f"the denoised image is not finite at sigma = {sigma:.4g}, samples "
-                f"{bad.nonzero().flatten().tolist()} of the batch; is sigma_range what the prior "
-                "has learned? Try smaller tolerances, or another sampler"
+                f"the denoised image is not finite at sigma = {sigma:.4g}, {rows_of(bad)}; is "
+                "sigma_range what the prior has learned? Try smaller tolerances, or another sampler"
             )
         return self.x0 - x
 

@@ -104,6 +104,11 @@ class Sampler(ABC):
         last run, None before one, where only a run can tell (`adaptive`)."""
         return sum(self._calls(a, b) for a, b in pairwise(self.path.tolist()))
 
+    @property
+    def taken(self) -> int:
+        """Steps of one run; of the last one, where the sampler chooses them itself."""
+        return len(self.path) - 1
+
     def settings(self) -> list[Any]:
         """All that tells this sampler from others, for `checkpoint.fingerprint`."""
         known = sorted((k, v) for k, v in vars(self).items() if not k.startswith("_"))
@@ -160,7 +165,7 @@ class Sampler(ABC):
             eps = partial(_draw, noise, 1 + self.draws * k)
             x, x0 = self._step(prior, x, sigma, sigma_next, eps, past)
             history = (x0, *history)[: self.memory]
-            self._check(x, k, sigma_next, bound)
+            self._check(x, k, sigma_next, bound, prior.unmeasured is not prior)
             if callback is not None:
                 callback(Step(k + 1, total, sigma_next, x, x0, history))
         return x
@@ -194,19 +199,32 @@ class Sampler(ABC):
     def _begin(self, n: int) -> None:  # noqa: B027
         """Called before the first step of a run of n samples, for samplers that keep a record."""
 
-    def _check(self, x: Tensor, k: int, sigma: float, bound: float) -> None:
+    def _check(self, x: Tensor, k: int, sigma: float, bound: float, measured: bool) -> None:
         bad = ~(x.abs().reshape(len(x), -1).amax(1) < bound)  # also true where not a number
         if bool(bad.any()):
+            advice = "more steps, a larger measurement sigma," if measured else "more steps"
             raise DivergenceError(
                 f"the run diverged at step {k + 1}/{len(self.path) - 1}, sigma = {sigma:.4g}, "
-                f"samples {bad.nonzero().flatten().tolist()} of the batch; try more steps, a "
-                "larger measurement sigma, or another method"
+                f"{rows_of(bad)}; try {advice} or another {'method' if measured else 'sampler'}"
             )
+
+
+def rows_of(bad: Tensor, most: int = 8) -> str:
+    """Which samples of a batch (B,) are bad, the first of them by number."""
+    rows = bad.nonzero().flatten().tolist()
+    rest = f" and {len(rows) - most} more" if len(rows) > most else ""
+    return f"samples {rows[:most]}{rest} of the batch"
 
 
 def check_levels(levels: Tensor | Sequence[float]) -> Tensor:
     """Noise levels as float64 on the CPU; refused unless they strictly decrease to one >= 0."""
-    grid = torch.as_tensor(levels, dtype=torch.float64).cpu()
+    try:
+        grid = torch.as_tensor(levels, dtype=torch.float64).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"levels must be a list of noise levels, got {levels!r}; priors.grid(name, steps, "
+            "prior) makes one"
+        ) from None
     if grid.ndim != 1 or len(grid) < 2 or not bool(torch.isfinite(grid).all()):
         raise ValueError(f"levels must be a list of at least 2 finite noise levels, got {grid}")
     if bool((grid[1:] >= grid[:-1]).any()) or float(grid[-1]) < 0:
