@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import likelihoods, particles, samplers
+    from .distillation import distil
     from .learned_files import load_learned, save_learned
     from .learning import learn
     from .posterior import Posterior, condition
@@ -21,6 +22,7 @@ __all__ = [
     "Posterior",
     "Samples",
     "condition",
+    "distil",
     "learn",
     "likelihoods",
     "load_learned",
@@ -38,6 +40,7 @@ _HOME = {
     "Posterior": "posterior",
     "Samples": "result",
     "condition": "posterior",
+    "distil": "distillation",
     "learn": "learning",
     "load_learned": "learned_files",
     "methods": "recipes",

@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from forward_models import Calibration, calibration_error, save_classifier
+from forward_models import (
+    Calibration,
+    Classifier,
+    calibration_error,
+    load_classifier,
+    save_classifier,
+)
 from priors import training
 from priors.training.recipe import Data
 
@@ -23,6 +29,7 @@ from .training_data import read_data
 from .training_watch import Watch
 
 Set = tuple[list[Tensor], Tensor]
+Unlabelled = tuple[list[Tensor], Tensor | None]
 
 
 def train_classifier(args: Namespace) -> None:
@@ -31,8 +38,10 @@ def train_classifier(args: Namespace) -> None:
         torch.set_num_threads(args.threads)
     recipe: ClassifierRecipe = args.recipe
     group = training.Processes.from_environment()
-    (images, labels), held, span = read_labelled(recipe.data)
-    run = ClassifierTraining(recipe, images, labels, span, training.local_device(), group)
+    device = training.local_device()
+    teacher = None if recipe.teacher is None else _teacher(recipe.teacher, device)
+    (images, labels), held, span = read_labelled(recipe.data, teacher is None)
+    run = ClassifierTraining(recipe, images, labels, span, device, group, teacher)
     if held is not None:
         run.model.check_measurement(held[1])
     state = args.out / ".state"
@@ -53,16 +62,26 @@ def train_classifier(args: Namespace) -> None:
     group.wait()
 
 
-def read_labelled(data: Labelled) -> tuple[Set, Set | None, tuple[float, float]]:
+def _teacher(source: str, device: torch.device) -> Classifier:
+    found = load_classifier(source)
+    if not isinstance(found, Classifier):
+        raise ValueError(f"teacher {source}: is noise-conditional; name a clean one")
+    found.network.to(device)
+    return found
+
+
+def read_labelled(
+    data: Labelled, labelled: bool = True
+) -> tuple[Unlabelled, Set | None, tuple[float, float]]:
     """Images and labels to train on, those to judge by where there are, and the images' range."""
     try:
-        return _read(data)
+        return _read(data, labelled)
     except UnknownArrayError as error:
         keys = [f"{key}:" for key, name in dataclasses.asdict(data).items() if name == error.key]
         raise ValueError(f"{error} under data, {' or '.join(keys)} in the recipe") from None
 
 
-def _read(data: Labelled) -> tuple[Set, Set | None, tuple[float, float]]:
+def _read(data: Labelled, labelled: bool) -> tuple[Unlabelled, Set | None, tuple[float, float]]:
     apart = data.held_out_images is not None
     images, held, span = read_data(
         Data(
@@ -71,7 +90,7 @@ def _read(data: Labelled) -> tuple[Set, Set | None, tuple[float, float]]:
         ),
         0,
     )  # fmt: skip
-    whole = images, _labels(data.path, data.labels, len(images))
+    whole = images, _labels(data.path, data.labels, len(images)) if labelled else None
     if data.held_out_labels is None:
         return whole, None, span
     return whole, (held, _labels(data.path, data.held_out_labels, len(held))), span

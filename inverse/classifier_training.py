@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from forward_models import Classifier, ConvClassifier, NoisyClassifier
 from forward_models.classifiers.classifier import as_model
@@ -114,6 +115,8 @@ class ClassifierRecipe:
         data, network, levels, optimizer, augmentation, monitor, report: see there.
         kind: tells this recipe from a prior's.
         noisy: whether it is noise-conditional; `levels` says where.
+        teacher: a clean classifier, by name or folder, whose probabilities take the place of the
+            labels, which are then not read; for noise-conditional ones.
         scale: standard deviation of clean images, network units; None measures it.
         steps, batch: optimiser steps, and images per step.
         seed: every random choice of the run follows from it, the first weights too.
@@ -126,6 +129,7 @@ class ClassifierRecipe:
     steps: int
     kind: Literal["classifier"] = "classifier"
     noisy: bool = True
+    teacher: str | None = None
     scale: float | None = None
     batch: int = 128
     seed: int = 0
@@ -149,11 +153,13 @@ class ClassifierRecipe:
         )
         if self.monitor.samples:
             raise ValueError("monitor.samples: a classifier draws no samples; leave it 0")
+        if self.teacher is not None and not self.noisy:
+            raise ValueError("teacher: is clean itself; what learns from it needs noisy: true")
 
     def decisive(self) -> dict[str, Any]:
         """The settings on which the weights depend."""
         values = asdict(self)
-        for name in ("name", "data", "monitor", "report"):
+        for name in ("name", "data", "monitor", "report", "teacher"):
             del values[name]
         return values
 
@@ -163,15 +169,19 @@ class ClassifierTraining:
 
         minimise  E[-log p_sigma(y | x0 + sigma eps)]   over the network,
 
-    whose minimiser is the true class probability p_sigma(y | x). One call of the network and its
+    whose minimiser is the true class probability p_sigma(y | x). With a teacher p(y | x0) the loss
+    is its mean over classes, -sum_y p(y | x0) log p_sigma(y | x), and the minimiser the teacher's
+    E[p(y | x0) | x] under the distribution of the images: that of a prior, if they are its draws.
+    One call of the network and its
     gradient a step, on `batch` images, by the loop that trains priors: averaged weights, clipped
     gradients, restarts bit for bit.
 
     Args:
         recipe: all that decides the run, beside the images.
-        images: (C, H, W) each, data units; labels: (N,) int64.
+        images: (C, H, W) each, data units; labels: (N,) int64, None with a teacher.
         data_range: what the images span.
         device, processes: as in `PriorTraining`.
+        teacher: p(y | x0), evaluated on every batch of clean views.
 
     Attributes:
         model: the classifier, as it is now; `network` its network.
@@ -180,24 +190,27 @@ class ClassifierTraining:
         ValueError: labels that do not fit the images or the network's classes.
 
     Paper: Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021,
-    https://arxiv.org/abs/2105.05233
+    https://arxiv.org/abs/2105.05233; Hinton et al., "Distilling the Knowledge in a Neural Network",
+    2015, https://arxiv.org/abs/1503.02531
     """
 
     def __init__(
         self,
         recipe: ClassifierRecipe,
         images: Sequence[Tensor],
-        labels: Tensor,
+        labels: Tensor | None,
         data_range: Span,
         device: torch.device | str = "cpu",
         processes: Processes | None = None,
+        teacher: Classifier | None = None,
     ) -> None:
         self.recipe, self.data_range = recipe, data_range
+        self.teacher = _checked(teacher, labels, recipe)
         self.processes = processes or Processes()
         self._part = self.processes.part(recipe.batch)
         self.device = torch.device(device)
         self.images = Images(list(images), recipe.augmentation, *data_range)
-        if len(labels) != len(self.images):
+        if labels is not None and len(labels) != len(self.images):
             raise ValueError(f"{len(labels)} labels for {len(self.images)} images")
         plan = recipe.network
         with torch.random.fork_rng(devices=[]):
@@ -209,7 +222,7 @@ class ClassifierTraining:
         scale = recipe.scale or round(max(float(torch.stack(list(images)).std()) / unit, 0.05), 3)
         self.model = as_model(self.network, data_range, (-1.0, 1.0), scale)
         self.unit = unit
-        self.labels = self.model.check_measurement(labels)
+        self.labels = None if labels is None else self.model.check_measurement(labels)
 
     def run(
         self,
@@ -227,13 +240,13 @@ class ClassifierTraining:
 
         def loss(generator: torch.Generator) -> Tensor:
             x0, chosen = self.images.draw(self._part, generator)
-            y = self.labels[chosen].to(self.device)
+            target = self._target(x0, chosen)
             if not isinstance(model, NoisyClassifier):
-                return -model.log_likelihood(y, x0.to(self.device)).mean()
+                return cross_entropy(model.logits(x0.to(self.device)), target)
             sigma = self.unit * density.sample(self._part, generator)
             eps = torch.randn(x0.shape, generator=generator)
             x = x0 + sigma.reshape(-1, 1, 1, 1) * eps
-            return -model.log_likelihood(y, x.to(self.device), sigma.to(self.device)).mean()
+            return cross_entropy(model.logits(x.to(self.device), sigma.to(self.device)), target)
 
         checkpoint = None
         if state is not None:
@@ -242,8 +255,39 @@ class ClassifierTraining:
         train_as(recipe, self.network, loss, checkpoint, callback, self.processes)
         return model
 
+    def _target(self, x0: Tensor, chosen: Tensor) -> Tensor:
+        """The classes (B,) of the chosen images, or the teacher's probabilities (B, classes)."""
+        if self.labels is not None:
+            return self.labels[chosen].to(self.device)
+        assert self.teacher is not None
+        with torch.no_grad():
+            return self.teacher.logits(x0.to(self.device)).softmax(1)
+
     def digest(self) -> str:
-        """SHA-256 of the training images and labels."""
+        """SHA-256 of the training images, and of their labels or the teacher's probabilities."""
         total = self.images.digest()
-        total.update(self.labels.numpy().tobytes())
+        known = self.labels
+        if known is None:
+            known = self._target(torch.stack(self.images.images[:32]), torch.arange(0)).cpu()
+        total.update(known.numpy().tobytes())
         return total.hexdigest()
+
+
+def _checked(
+    teacher: Classifier | None, labels: Tensor | None, recipe: ClassifierRecipe
+) -> Classifier | None:
+    """The teacher, if it can take the place of labels, and one of the two is there."""
+    if (teacher is None) == (labels is None):
+        raise ValueError("classes come from labels or from a teacher: give one of the two")
+    if teacher is None:
+        return None
+    if not isinstance(teacher, Classifier):
+        raise TypeError(
+            f"the teacher must be a clean Classifier p(y | x0), got {type(teacher).__name__}"
+        )
+    if not recipe.noisy or teacher.num_classes != recipe.network.classes:
+        raise ValueError(
+            f"a teacher of {teacher.num_classes} classes teaches a noise-conditional network of as "
+            f"many, not one of {recipe.network.classes} with noisy={recipe.noisy}"
+        )
+    return teacher

@@ -1,0 +1,73 @@
+"""A noise-conditional classifier distilled from a clean one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from forward_models import Classifier, NoisyClassifier
+from priors.training import Optimizer, Step
+
+from .classifier_training import ClassifierRecipe, ClassifierTraining, Labelled, Levels, Network
+
+
+def distil(
+    classifier: Classifier,
+    images: Tensor,
+    *,
+    steps: int = 2000,
+    batch: int = 128,
+    seed: int = 0,
+    channels: tuple[int, ...] = (16, 32, 64),
+    levels: Levels | None = None,
+    optimizer: Optimizer | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    callback: Callable[[Step], None] | None = None,
+    device: torch.device | str = "cpu",
+) -> NoisyClassifier:
+    """A noise-conditional classifier p_sigma(y | x) from a clean one, p(y | x0), and images.
+
+    Trained by `ClassifierTraining`; at the minimum it is E[p(y | x0) | x], exact for the prior
+    whose draws the images are: inverse.sample(prior, 2000).x. Labels are not needed.
+
+    Args:
+        classifier: the teacher, in eval mode; its class and value ranges are kept.
+        images: (N, C, H, W), data units of the classifier.
+        channels: of the `ConvClassifier` that is trained.
+        levels: density of the noise levels, network units.
+        steps, batch, seed, optimizer: see `ClassifierRecipe`.
+        checkpoint: a folder from which an interrupted run goes on.
+        callback: called after every step. device: where classifier and network are.
+    Raises:
+        TypeError, ValueError: a teacher that is no clean classifier, images that do not fit.
+    """
+    if not isinstance(classifier, Classifier):
+        raise TypeError(
+            f"classifier must be a clean Classifier p(y | x0), got {type(classifier).__name__}"
+        )
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        raise ValueError(
+            "images must be a floating tensor (N, C, H, W), got "
+            f"{tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__}"
+        )
+    if not bool(images.isfinite().all()):
+        raise ValueError("images hold values that are not finite; replace them")
+    plan = optimizer or Optimizer(learning_rate=2e-3, weight_decay=1e-2)
+    recipe = ClassifierRecipe(
+        Labelled("images"),
+        Network(classifier.num_classes, tuple(channels)),
+        steps,
+        batch=batch,
+        seed=seed,
+        levels=levels or Levels(),
+        optimizer=plan,
+    )
+    run = ClassifierTraining(
+        recipe, list(images.float()), None, classifier.units.data_range, device, teacher=classifier
+    )
+    model = run.run(checkpoint, callback)
+    assert isinstance(model, NoisyClassifier)
+    return model
