@@ -9,7 +9,6 @@ import pytest
 import torch
 from method_cases import POSTERIORS, Opaque
 from problems import DOUBLE, problem
-from test_latent import latent_gaussian
 
 import forward_models as fm
 import inverse
@@ -389,9 +388,19 @@ def test_tiny_noise_and_seed_zero(name):
     assert not torch.allclose(draws[0], draws[2])
 
 
+class LinearDecoder:
+    """Images (1, 2, 3) of four latents."""
+
+    W = torch.randn(4, 6, generator=torch.Generator().manual_seed(20), dtype=DOUBLE)
+
+    def decode(self, z):
+        return (z.flatten(1) @ self.W.to(z)).reshape(-1, 1, 2, 3)
+
+
 @every_name
 def test_latents_are_optimised_through_their_decoder(name):
-    prior = latent_gaussian(image_range=(0.0, 10.0))
+    latents = priors.Gaussian(torch.zeros(1, 2, 2, dtype=DOUBLE), 1.0)
+    prior = priors.LatentPrior(latents, LinearDecoder(), image_range=(0.0, 10.0))
     truth = prior.decode(prior.prior.sample(1, generator=torch.Generator().manual_seed(3)))
     model = LinearGaussian(fm.Inpainting(torch.ones(2, 3, dtype=torch.bool)), 0.5)
     posterior = inverse.condition(prior, model, truth)
