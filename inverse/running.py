@@ -188,8 +188,8 @@ def run_variational(
 def probe(recipe: Recipe, settings: Settings) -> Tensor:
     """What a run's denoiser makes of fixed noise: another prior, operator or lift shows here.
 
-    Particles may know of no gradient, and optimisers take none here, so theirs is the prior's, with
-    p(y | x0) of what it gives.
+    Particles and splittings may know of no gradient, and optimisers take none here, so theirs is
+    the prior's, with p(y | x0) of what it gives.
     """
     assert recipe.sampler is not None
     prior, rows = recipe.prior, range(settings.batch)
@@ -199,7 +199,8 @@ def probe(recipe: Recipe, settings: Settings) -> Tensor:
     sigma = float(levels[len(levels) // 2])
     noise = NoiseStream(0, rows, prior.event_shape, settings.dtype, settings.device)
     x = prior.initial(noise.normal(0), sigma)
-    if isinstance(prior, Posterior) and not isinstance(recipe.sampler, Sampler):
+    walks = isinstance(recipe.sampler, Sampler) and not recipe.sampler.splits
+    if isinstance(prior, Posterior) and not walks:
         x0 = prior.prior.denoise(x, sigma)
         return torch.cat([x0.flatten(1), prior.log_clean(x0)[:, None]], 1)
     return prior.denoise(x, sigma)

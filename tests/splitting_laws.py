@@ -74,13 +74,13 @@ def denoised(m, C, sigma):
     return gain, m - gain @ m
 
 
-def recursion(step, m, C):
+def recursion(step, m, C, levels=LEVELS):
     """Mean and covariance after all steps of x' = M x + c + L e, from the prior at the first level.
 
     step(sigma, sigma_next) -> (M, c, L L^T)
     """
     eye = torch.eye(len(m), dtype=DOUBLE)
-    levels = LEVELS.tolist()
+    levels = levels.tolist()
     mean, cov = m.clone(), C + levels[0] ** 2 * eye
     for sigma, sigma_next in pairwise(levels):
         M, c, Q = step(sigma, sigma_next)

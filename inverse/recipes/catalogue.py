@@ -7,6 +7,7 @@ import difflib
 from priors.prior import event_size
 
 from ..posterior import Posterior
+from .decoupled import DECOUPLED
 from .exact import EXACT
 from .gaussian import GAUSSIAN
 from .learned import LEARNED
@@ -26,6 +27,7 @@ _METHODS: tuple[Method, ...] = (
     LEARNED,
     *SPLITTING,
     *PROJECTION,
+    *DECOUPLED,
     *PARTICLES,
     *VARIATIONAL,
 )

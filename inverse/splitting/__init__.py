@@ -1,20 +1,37 @@
 """Splitting: denoise, a data step, renoise. One loop, and parts to put into it."""
 
-from .denoisers import Denoiser, FlowODE, Mean, ReverseSDE
+from .chains import HamiltonianChain, LangevinChain, MetropolisChain
+from .denoisers import Denoiser, FlowODE, Mean, Optimised, ReverseSDE
 from .problem import Problem
 from .projection import Projected, Projection
-from .proximal import GaussianDraw, ProximalMap
+from .proximal import ConditionalDraw, GaussianDraw, ProximalMap
 from .spectral import Spectral
 from .splitting import Splitting
-from .updates import DataStep, Fresh, Partly, Renewed, Renoise, Slack, Split, Update, Without
+from .updates import (
+    DataStep,
+    Fresh,
+    Partly,
+    Renewed,
+    Renoise,
+    Slack,
+    Split,
+    Unmoved,
+    Update,
+    Without,
+)
 
 __all__ = [
+    "ConditionalDraw",
     "DataStep",
     "Denoiser",
     "FlowODE",
     "Fresh",
     "GaussianDraw",
+    "HamiltonianChain",
+    "LangevinChain",
     "Mean",
+    "MetropolisChain",
+    "Optimised",
     "Partly",
     "Problem",
     "Projected",
@@ -27,6 +44,7 @@ __all__ = [
     "Spectral",
     "Split",
     "Splitting",
+    "Unmoved",
     "Update",
     "Without",
 ]

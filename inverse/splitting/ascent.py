@@ -1,4 +1,4 @@
-"""The maximum of log p(y | z) - |z - x0|^2 / (2 v) for any differentiable forward model."""
+"""Climbing log p(y | z) - |z - x0|^2 / (2 v) for any differentiable forward model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ SHRINK, TRIALS = 0.25, 8
 @torch.no_grad()
 def climb(problem: Problem, x0: Tensor, v: float, gradients: int) -> Tensor:
     """Conjugate gradients for a function that is not quadratic, each sample by itself.
+
+    With v infinite it is p(y | z) alone that is climbed, from x0.
 
     Directions by Polak and Ribiere, begun anew where they stop climbing; the length of a step by
     the curvature along it, from a difference of gradients, and shrunk until the objective rises.
@@ -33,33 +35,38 @@ def climb(problem: Problem, x0: Tensor, v: float, gradients: int) -> Tensor:
         f, g = problem.gradient(z)
         return f - inner(z - x0, z - x0) / (2 * v), g - (z - x0) / v
 
+    tiny, eps = torch.finfo(x0.dtype).tiny, torch.finfo(x0.dtype).eps
+    reach = min(v**0.5, problem.prior.scale)
     z = x0
     f, g = slope(z)
     p, gg = g, inner(g, g)
+    plain, stuck = torch.ones_like(f, dtype=torch.bool), torch.zeros_like(f, dtype=torch.bool)
     for _ in range(gradients):
-        rising = inner(g, p)
         length = inner(p, p).sqrt()
-        # A step of a thousandth of the slack: small beside what bends, large beside rounding.
-        h = 1e-3 * v**0.5 / length.clamp(min=torch.finfo(z.dtype).tiny)
-        bend = -(inner(slope(z + per_sample(h, z) * p)[1] - g, p)) / h
-        floor = length**2 / v  # the slack's own curvature: without a log-concave p(y | z)
-        t = rising / torch.where(bend > 0, bend, floor).clamp(min=torch.finfo(z.dtype).tiny)
-        moved, risen = z, torch.zeros_like(f, dtype=torch.bool)
+        # A step of a thousandth of the reach: small beside what bends, large beside rounding.
+        h = 1e-3 * reach / length.clamp(min=tiny)
+        bend = -inner(slope(z + per_sample(h, z) * p)[1] - g, p) / h
+        # A curvature that is not above the rounding of the gradients counts as none.
+        known = bend > 10 * eps * (gg.sqrt() * length / h + length**2 / reach**2)
+        t = inner(g, p) / torch.where(known, bend, length**2 / reach**2).clamp(min=tiny)
+        t = torch.minimum(t, 10 * problem.prior.scale / length.clamp(min=tiny))
+        moved, risen = z, torch.zeros_like(stuck)
         for _ in range(TRIALS):
             trial = z + per_sample(t, z) * p
-            good = ~risen & (value(trial) > f)
+            good = ~risen & ~stuck & (value(trial) > f)
             moved = torch.where(per_sample(good, z), trial, moved)
             risen = risen | good
-            if bool(risen.all()):
+            if bool((risen | stuck).all()):
                 break
             t = torch.where(risen, t, SHRINK * t)
-        if not bool(risen.any()):
+        stuck = stuck | (~risen & plain)  # not even along the gradient
+        if bool(stuck.all()):
             break
         z = moved
         f, new = slope(z)
-        beta = ((inner(new, new - g)) / gg.clamp(min=torch.finfo(z.dtype).tiny)).clamp(min=0)
-        p = torch.where(per_sample(risen, z), new + per_sample(beta, z) * p, new)
-        downhill = inner(p, new) <= 0
-        p = torch.where(per_sample(downhill, z), new, p)
+        beta = (inner(new, new - g) / gg.clamp(min=tiny)).clamp(min=0)
+        onward = new + per_sample(beta, z) * p
+        plain = ~risen | (beta == 0) | (inner(onward, new) <= 0)
+        p = torch.where(per_sample(plain, z), new, onward)
         g, gg = new, inner(new, new)
     return z

@@ -66,3 +66,12 @@ class Problem:
             value = self.log_likelihood(z)
             (slope,) = torch.autograd.grad(value.sum(), z)
         return value.detach(), slope
+
+    def explained(self, z: Tensor) -> Tensor:
+        """(B,) whether z explains each measurement to its noise; never where that is unknown."""
+        image = z if self.decoder is None else self.decoder.apply(z)
+        done = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        for model, y in self.clean:
+            misfit = model.misfit(y, image)
+            done = done & (misfit <= 1 if misfit is not None else torch.zeros_like(done))
+        return done

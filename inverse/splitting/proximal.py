@@ -88,6 +88,31 @@ class GaussianDraw(DataStep):
         return solved(measured, start, v, measured.residual(start) + noise, None)
 
 
+@final
+@dataclass(frozen=True)
+class ConditionalDraw(DataStep):
+    """z = x0 + v A^T (S + v A A^T)^-1 (y + S^(1/2) e - A x0): Matheron's rule.
+
+    If x0 is a draw of N(m, v I), z is one of its conditional given y, and where nothing is
+    measured it is x0 itself: the spread comes from x0, which must therefore be a draw of
+    p(x0 | x), not its mean or an ODE's end. Linear measurements with Gaussian noise; one solve as
+    `ProximalMap`. Raises TypeError for other forward models.
+
+    Paper: Hoffman and Ribak, "Constrained Realizations of Gaussian Fields: A Simple Algorithm",
+    1991, https://doi.org/10.1086/186160
+    """
+
+    slack: Slack
+
+    draws = 1
+
+    def __call__(self, split: Split) -> Tensor:
+        v, x0 = self.slack.variance(split), split.x0
+        measured = split.problem.linear()
+        noise = measured.system(x0).noise.sqrt() * split.eps(0, (measured.size,))
+        return solved(measured, x0, v, measured.residual(x0) + noise, None)
+
+
 def solved(measured: Measured, x0: Tensor, v: float, r: Tensor, before: Tensor | None) -> Tensor:
     """x0 + v A^T (S + v A A^T)^-1 r, for r (B, M); `before` is a solution nearby, or None."""
     start = None if before is None else measured.residual(before) / measured.system(x0).noise

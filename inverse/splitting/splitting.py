@@ -104,6 +104,7 @@ class Splitting(Splits):
         split = Split(
             problem, x, x0, sigma, sigma_next,
             eps=partial(later, eps, self.denoiser.draws),
+            index=int((self.levels > sigma).sum()),
             before=past[0][1] if past else None,
         )  # fmt: skip
         return self.update(split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +25,7 @@ class Split:
         x: (B, *event) the state at level sigma; x0: what the denoiser made of it.
         sigma, sigma_next: levels, data units; sigma_next may be 0, or sigma again.
         eps: the step's unit noises.
+        index: how many levels of the grid lie above sigma.
         before: (B, *event) what the data step of the step before returned, for warm starts.
     """
 
@@ -33,6 +35,7 @@ class Split:
     sigma: float
     sigma_next: float
     eps: Noise
+    index: int = 0
     before: Tensor | None = None
 
 
@@ -59,7 +62,7 @@ class Slack:
 
         v = scale s^2, s the level of x, or with `ahead` the next one,
 
-    or v = `fixed`, whatever the level (data units squared).
+    or v = `fixed`, whatever the level (data units squared); it may be infinite.
     """
 
     scale: float = 1.0
@@ -68,7 +71,7 @@ class Slack:
 
     def __post_init__(self) -> None:
         positive(self.scale, "scale")
-        if self.fixed is not None:
+        if self.fixed is not None and self.fixed != math.inf:
             positive(self.fixed, "fixed")
 
     def variance(self, split: Split) -> float:
@@ -86,6 +89,15 @@ class DataStep(ABC):
     @abstractmethod
     def __call__(self, split: Split) -> Tensor:
         """z, (B, *event)."""
+
+
+@final
+@dataclass(frozen=True)
+class Unmoved(DataStep):
+    """z = x0: for denoisers that have seen y themselves."""
+
+    def __call__(self, split: Split) -> Tensor:
+        return split.x0
 
 
 class Renoise(ABC):

@@ -1,0 +1,191 @@
+"""Splitting by draws: a clean image from the prior alone, one from the measurement around it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from priors import karras
+from priors.grids import unit_of
+
+from ..checks import positive, whole
+from ..posterior import Posterior
+from ..splitting import (
+    ConditionalDraw,
+    DataStep,
+    FlowODE,
+    Fresh,
+    GaussianDraw,
+    HamiltonianChain,
+    LangevinChain,
+    Mean,
+    MetropolisChain,
+    Optimised,
+    Problem,
+    ProximalMap,
+    Renewed,
+    ReverseSDE,
+    Slack,
+    Splitting,
+    Unmoved,
+    Without,
+)
+from . import applies
+from .lifts import vp_levels
+from .recipe import Method, Recipe
+
+CHAINS = {"langevin": LangevinChain, "hmc": HamiltonianChain, "metropolis": MetropolisChain}
+LENGTHS = {"langevin": 100, "hmc": 10, "metropolis": 200}
+
+
+def _draw(posterior: Posterior, slack: Slack, inner: str | None, length: int | None) -> DataStep:
+    """A draw of p(y | z) N(z; x0, v I): exact where that is a Gaussian, else by a chain."""
+    linear = Problem(posterior).measured is not None
+    if inner is None:
+        gradient = applies.differentiable(posterior) is None
+        inner = "exact" if linear else "langevin" if gradient else "metropolis"
+    if inner == "exact":
+        return GaussianDraw(slack)
+    if inner not in CHAINS:
+        known = ", ".join(["exact", *CHAINS])
+        raise ValueError(f"inner must be one of {known}, or None, got {inner!r}")
+    return CHAINS[inner](slack, whole(LENGTHS[inner] if length is None else length, "length"))
+
+
+def _daps(
+    posterior: Posterior,
+    steps: int,
+    *,
+    inner: str | None = None,
+    length: int | None = None,
+    ode_steps: int = 5,
+    sde: bool = False,
+    end: float = 0.1,
+) -> Recipe:
+    unit, (low, high) = unit_of(posterior.prior), posterior.sigma_range
+    end = positive(end, "end") * unit
+    levels = karras(steps, (max(low, min(end, high / 2)), min(high, 100 * unit)))
+    if not sde:
+        update = Renewed(_draw(posterior, Slack(), inner, length), Fresh())
+        return Recipe(posterior, Splitting(levels, FlowODE(ode_steps), update))
+    if inner is not None or Problem(posterior).measured is None:
+        raise ValueError(
+            "sde=True takes linear measurements with Gaussian noise, and no `inner`: the SDE's "
+            "draw is conditioned on y in closed form"
+        )
+    update = Renewed(ConditionalDraw(Slack()), Fresh())
+    return Recipe(posterior, Splitting(levels, ReverseSDE(ode_steps), update))
+
+
+def _pnp_dm(
+    posterior: Posterior,
+    steps: int,
+    *,
+    inner: str | None = None,
+    length: int | None = None,
+    sde_steps: int = 20,
+    start: float = 10.0,
+    decay: float = 0.9,
+    end: float = 0.3,
+) -> Recipe:
+    if not 0 < positive(decay, "decay") < 1 or not positive(end, "end") < positive(start, "start"):
+        raise ValueError(
+            f"decay must lie in (0, 1) and end below start, got {decay}, {end}, {start}"
+        )
+    update = Renewed(_draw(posterior, Slack(ahead=True), inner, length), Without())
+    levels, held = _annealed(steps, start, decay, end)
+    levels = levels * unit_of(posterior.prior)
+    return Recipe(posterior, Splitting(levels, ReverseSDE(sde_steps), update, held))
+
+
+def _annealed(steps: int, start: float, decay: float, end: float) -> tuple[Tensor, int]:
+    """max(end, start decay^k) for as many k as there are steps, then 0; the last is held."""
+    falling = min(steps, 1 + math.ceil(math.log(end / start) / math.log(decay)))
+    k = torch.arange(falling, dtype=torch.float64)
+    levels = (start * decay**k).clamp(min=end)
+    if falling == steps and steps > 1:  # too few steps for this decay: a faster one
+        levels = start * (end / start) ** (k / (steps - 1))
+    return torch.cat([levels, levels.new_zeros(1)]), steps - falling
+
+
+def _sitcom(
+    posterior: Posterior,
+    steps: int,
+    *,
+    iterations: int = 20,
+    lam: float = 1.0,
+    rate: float = 0.01,
+) -> Recipe:
+    denoiser = Optimised(iterations, lam, rate)
+    update = Renewed(Unmoved(), Fresh())
+    return Recipe(posterior, Splitting(vp_levels(posterior, steps), denoiser, update))
+
+
+def _dcdp(posterior: Posterior, steps: int, *, iterations: int = 10) -> Recipe:
+    data = ProximalMap(Slack(fixed=math.inf), iterations)
+    levels = vp_levels(posterior, steps)
+    return Recipe(posterior, Splitting(levels, Mean(), Renewed(data, Fresh())))
+
+
+DECOUPLED = (
+    Method(
+        name="daps",
+        family="splitting",
+        asks="black box",
+        needs="any forward model; draws of the measurement are exact for linear-Gaussian ones, by "
+        "Langevin steps for differentiable ones, by Metropolis steps for black boxes (`inner`)",
+        jacobian=False,
+        cost="`ode_steps` network calls a step, and `length` gradients or values of p(y | x0)",
+        exact_when="for linear-Gaussian factors with sde=True, as steps and `ode_steps` grow and "
+        "the last level falls; with the ODE unmeasured directions tend to twice the variance",
+        paper="Zhang et al. 2024, Improving Diffusion Inverse Problem Solving with Decoupled Noise "
+        "Annealing, https://arxiv.org/abs/2407.01521",
+        steps=200,
+        applies=applies.measures_clean_images,
+        build=_daps,
+    ),
+    Method(
+        name="pnp-dm",
+        family="splitting",
+        asks="black box",
+        needs="as `daps`",
+        jacobian=False,
+        cost="`sde_steps` network calls a step, and `length` gradients or values of p(y | x0)",
+        exact_when="as steps and `sde_steps` grow and `end` falls to 0",
+        paper="Wu et al. 2024, Principled Probabilistic Imaging using Diffusion Models as "
+        "Plug-and-Play Priors, https://arxiv.org/abs/2405.18782",
+        steps=100,
+        applies=applies.measures_clean_images,
+        build=_pnp_dm,
+    ),
+    Method(
+        name="sitcom",
+        family="splitting",
+        asks="gradient",
+        needs="a differentiable forward model",
+        jacobian=True,
+        cost="`iterations` network calls and vector-Jacobian products a step, and one more call",
+        exact_when="never; a point estimate with spread",
+        paper="Alkhouri et al. 2024, SITCOM: Step-wise Triple-Consistent Diffusion Sampling for "
+        "Inverse Problems, https://arxiv.org/abs/2410.04479",
+        steps=20,
+        applies=applies.split,
+        build=_sitcom,
+    ),
+    Method(
+        name="dcdp",
+        family="splitting",
+        asks="gradient",
+        needs="a differentiable forward model",
+        jacobian=False,
+        cost="1 network call a step, and `iterations` gradients of p(y | x0)",
+        exact_when="never; a point estimate with spread, which fits the noise, too",
+        paper="Li et al. 2024, Decoupled Data Consistency with Diffusion Purification for Image "
+        "Restoration, https://arxiv.org/abs/2403.06054",
+        steps=50,
+        applies=applies.split,
+        build=_dcdp,
+    ),
+)
