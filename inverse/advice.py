@@ -64,17 +64,17 @@ def of_misfit(diagnostics: dict[str, Any], factors: Sequence[tuple[Model, Tensor
 
 def of_particles(diagnostics: dict[str, Any], count: int) -> list[str]:
     """Particles, `count` for each measurement, of which too few count."""
-    said, need = [], max(2.0, ESTATE * count)
+    said = []
     if count < 2 or "roots" not in diagnostics:
         return []
     roots = min(_numbers(diagnostics["roots"]))
     least = min(_numbers(diagnostics["least_effective_samples"]))
-    if roots < need:
+    if roots < max(2.0, ESTATE * count):
         said.append(
             f"all particles descend from {roots:.0f} of {count} at the start, so they hardly "
             "differ in what was decided early, and the evidence has no honest error"
         )
-    if least < min(need, 0.5 * count):
+    if least < max(1.5, ESTATE * count):
         said.append(
             f"at its worst step the weights left {least:.2g} effective of {count} particles"
         )

@@ -36,6 +36,10 @@ SAMPLERS = (
     "annealed-langevin", "langevin", "mala", "adaptive-ode",
 )  # fmt: skip
 
+GRIDS = ("geometric", "karras", "uniform-alpha", "vp", "sub-vp", "cosine", "flow")
+
+ASKS = ("closed form", "every noise level", "SVD", "adjoint", "gradient", "black box")
+
 SAVED = ("samples.npy", "mean.npy", "std.npy", "diagnostics.json", "panel.png")
 
 
@@ -167,9 +171,6 @@ def parser() -> argparse.ArgumentParser:
 
     one = add("sample", "draw images from a prior, or of one of its classes", SAVED)
     _add_sampling(one)
-    one.add_argument("--sampler", choices=SAMPLERS, metavar="NAME", help="instead of --method: "
-                     f"{', '.join(SAMPLERS)}; --steps noise levels (100), without effect on "
-                     "adaptive-ode; langevin and mala take as many at the smallest")  # fmt: skip
     one.add_argument("--class", dest="label", type=int, metavar="K", help="draw this class only")
     one.add_argument("--classifier", metavar="NAME|FOLDER", help="for --class: noise-"
                      "conditional; by default the prior's own")  # fmt: skip
@@ -182,7 +183,12 @@ def parser() -> argparse.ArgumentParser:
     _add_training(add("train", "train a prior on your own images, or a classifier",
                       ("model_index.json",), RECIPES))  # fmt: skip
 
-    add("methods", "the posterior samplers, what they need and cost")
+    one = add("methods", "the posterior samplers, what they need and cost")
+    one.add_argument("names", nargs="*", metavar="NAME", help="of these alone")
+    one.add_argument("--asks", choices=ASKS, metavar="WHAT", help="that ask of the forward model "
+                     f"for just this: {', '.join(ASKS)}")  # fmt: skip
+    one.add_argument("--no-jacobian", action="store_true", help="that never differentiate through "
+                     "the network")  # fmt: skip
     return top
 
 
@@ -195,6 +201,11 @@ def _add_sampling(one: argparse.ArgumentParser) -> None:
                      "method, as `inverse methods` lists them; may be repeated")  # fmt: skip
     one.add_argument("--absorb", action="store_true", help="no guidance where the noise of the "
                      "state explains that of the measurement")  # fmt: skip
+    one.add_argument("--sampler", choices=SAMPLERS, metavar="NAME", help="in place of a method's "
+                     f"own: {', '.join(SAMPLERS)}; --steps noise levels (100), without effect on "
+                     "adaptive-ode; langevin and mala take as many at the smallest")  # fmt: skip
+    one.add_argument("--levels", choices=GRIDS, metavar="NAME", help="of the --sampler: "
+                     f"{', '.join(GRIDS)} (geometric)")  # fmt: skip
     one.add_argument("-n", type=int, default=8, help="number of samples, or particles (8)")
     one.add_argument("--steps", type=int, help="noise levels; by default the method's")
     one.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")

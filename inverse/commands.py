@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -25,10 +26,11 @@ from forward_models import (
 )
 from priors import LatentPrior, NetworkPrior, Prior, pretrained
 
-from . import classical, demo
+from . import classical, demo, option_text
 from .figures import Column, panel
 from .io import write_bytes
 from .measurement import data_range, in_hounsfield_units, measure
+from .recipes import find
 from .result import Samples
 from .samplers import Sampler, Step, named
 
@@ -66,12 +68,20 @@ def run_demo(args: Namespace) -> None:
 
 
 def list_methods(args: Namespace) -> None:
-    """Print every method with its needs, cost and paper."""
-    for m in inverse.methods():
+    """Print every method, or those asked for, with needs, cost, options and paper."""
+    chosen = [find(name) for name in args.names] or list(inverse.methods())
+    if args.asks is not None:
+        chosen = [m for m in chosen if m.asks == args.asks]
+    if args.no_jacobian:
+        chosen = [m for m in chosen if not m.jacobian]
+    if not chosen:
+        raise ValueError("no method is of all these kinds; leave out --asks or --no-jacobian")
+    for m in chosen:
         print(f"{m.name}  ({m.family}; {m.steps} steps by default)")
         options = ", ".join(f"{name}={value}" for name, value in m.options.items())
-        rows = {"asks for": m.asks, "needs": m.needs, "cost": m.cost, "exact when": m.exact_when}
-        rows |= {"options": options or "none", "paper": m.paper}
+        rows = {"asks for": m.asks, "needs": m.needs, "jacobian": "yes" if m.jacobian else "no"}
+        rows |= {"cost": m.cost, "exact when": m.exact_when, "options": options or "none"}
+        rows |= {"paper": m.paper}
         print("\n".join(f"    {name:<11} {text}" for name, text in rows.items()))
 
 
@@ -93,9 +103,9 @@ def draw_from_prior(args: Namespace) -> None:
     target: Prior = prior
     if classifier:
         target = inverse.condition(prior, load_classifier(classifier), torch.tensor(args.label))
-    sampler = None if args.sampler is None else named(args.sampler, target, args.steps or 100)
-    samples = _draw(args, target, args.method if classifier else None, "sampling", sampler)
+    samples = _draw(args, target, args.method if classifier else None, "sampling")
     panel(args.out / "panel.png", _sample_columns(samples, 8), window=_window(prior, samples))
+    print("\n".join([*_particles(samples), ""]), end="")
     print(f"{args.n} samples in {samples.diagnostics['seconds']:.1f} s are in {args.out}")
 
 
@@ -130,15 +140,8 @@ def reconstruct(args: Namespace) -> None:
         columns.append(Column("standard deviation", samples.std, kind="std"))
     columns += _sample_columns(samples, 3)
     panel(args.out / "panel.png", columns, window=_window(prior, samples))
-    print("\n".join(f"{key:<15} {value:.4g}" for key, value in report.items()))
-    misfit = report["residual_sigma"]
-    if not 0.5 <= misfit <= 2:
-        print(
-            f"warning: the samples miss the measurement by {misfit:.3g} of its noise, where 1 is "
-            "expected; check --sigma, the forward model and the unit of the input (pictures span "
-            "0 to 1), or take more --steps",
-            file=sys.stderr,
-        )
+    figures = [f"{key:<15} {value:.4g}" for key, value in report.items()]
+    print("\n".join([*figures, *_particles(samples)]))
     print(f"{args.n} samples by {samples.diagnostics['method']} are in {args.out}")
 
 
@@ -171,12 +174,11 @@ def _load_prior(args: Namespace, label: int | None = None) -> Prior:
     return prior
 
 
-def _draw(
-    args: Namespace, target: Prior, method: str | None, label: str, sampler: Sampler | None = None
-) -> Samples:
+def _draw(args: Namespace, target: Prior, method: str | None, label: str) -> Samples:
     """Draw and save; samples that are not finite are refused, not saved."""
+    sampler = _sampler(args, target)
     steps = args.steps if sampler is None else None
-    with progress(label) as show:
+    with progress(label) as show, _warnings_in_one_line():
         samples = inverse.sample(
             target, args.n, method=method, steps=steps, seed=args.seed, sampler=sampler,
             absorb=args.absorb, callback=lambda step: show(step.index, step.total),
@@ -190,18 +192,48 @@ def _draw(
 
 
 def _options(given: list[str], method: str | None) -> dict[str, Any]:
-    """KEY=VALUE texts as options of a method; numbers, true and false as such."""
-    import yaml
-
     if given and method is None:
         raise ValueError(f"--option {given[0]}: options are of a --method; name it")
-    options = {}
-    for text in given:
-        name, found, value = text.partition("=")
-        if not found:
-            raise ValueError(f"--option {text}: expected KEY=VALUE")
-        options[name] = yaml.safe_load(value)
-    return options
+    return {} if method is None else option_text.read(find(method), given)
+
+
+@contextlib.contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """What a run warns of, as a line on stderr; other warnings as ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        show = warnings.showwarning
+
+        def line(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, RuntimeWarning):
+                print(f"warning: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = line
+        yield
+
+
+def _sampler(args: Namespace, target: Prior) -> Sampler | None:
+    if args.sampler is not None:
+        return named(args.sampler, target, args.steps or 100, args.levels or "geometric")
+    if args.levels is not None:
+        raise ValueError(f"--levels {args.levels}: are those of a --sampler; name it")
+    return None
+
+
+def _particles(samples: Samples) -> list[str]:
+    """What a run of particles is worth, in lines."""
+    told = samples.diagnostics
+    if samples.weights is None:
+        return []
+    lines = [f"effective samples {samples.effective:.3g} of {len(samples)}, descended from "
+             f"{told['roots']} at the start"]  # fmt: skip
+    if told["log_evidence"] is not None:
+        error = told["log_evidence_error"]
+        lines.append(f"log p(y)        {told['log_evidence']:.5g}"
+                     + ("" if error is None else f" +- {error:.2g}"))  # fmt: skip
+    return lines
 
 
 def _classical(

@@ -49,10 +49,10 @@ def sample(
         n: number of samples; where y holds P measurements a multiple of P, and samples p n / P ...
             (p + 1) n / P - 1 are of the p-th (`samples.of(p)`). Particle methods weigh the
             samples of a measurement among themselves.
-        method: a name from `inverse.methods()`, with the paper's defaults. By default the first
-            that can of exact, mmps, dps, unscented (black boxes with independent noise, of at most
-            32 values) and scg (other black boxes); a posterior with a lift of the caller's own
-            keeps it.
+        method: a name from `inverse.methods()`, with the paper's defaults; `methods(posterior)`
+            lists those that can. By default the first that can of exact, mmps, dps, unscented
+            (black boxes with independent noise, of at most 32 values) and scg (other black boxes);
+            a posterior with a lift of the caller's own keeps it.
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
             both.
@@ -237,7 +237,7 @@ def _recipe(
     method = choose(posterior) if name is None else find(name)
     why = method.refusal(posterior)
     if why is not None:
-        able = [m.name for m in methods() if m.refusal(posterior) is None]
+        able = [m.name for m in methods(posterior)]
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "
                          f"Methods that can: {', '.join(able) or 'none'}")  # fmt: skip
     if sampler is not None:  # a likelihood that counts levels counts those that are walked
@@ -247,7 +247,7 @@ def _recipe(
     if sampler is None:
         return method.name, recipe
     if not isinstance(recipe.sampler, Sampler) or recipe.sampler.splits:
-        able = [m.name for m in methods() if m.family == "guidance" and not m.refusal(posterior)]
+        able = [m.name for m in methods(posterior) if m.family == "guidance"]
         raise ValueError(
             f"method {method.name!r} is no likelihood under a sampler: leave out the sampler, or "
             f"take one of {', '.join(able) or 'none'}"

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import re
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from pydicom.data import get_testdata_file
 import inverse
 import priors
 from forward_models import Classifier, ConvClassifier, NoisyClassifier, save_classifier
-from inverse import cli, commands, demo, figures
+from inverse import cli, commands, demo, figures, option_text
+from inverse.recipes import find
+from inverse.recipes.recipe import Asks
 from inverse.samplers.names import NAMES, named
 from inverse.training_data import read_data
 from priors.training import denoising_error, unet
@@ -114,6 +118,52 @@ def test_methods_lists_every_method(capsys):
     assert all(m.name in printed and m.paper in printed for m in inverse.methods())
 
 
+def test_methods_by_name_and_by_need(capsys, fails):
+    def shown(*argv):
+        capsys.readouterr()
+        assert cli.main(["methods", *argv]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return {line.split()[0] for line in lines if not line.startswith(" ")}
+
+    assert shown("tds", "dps") == {"tds", "dps"}
+    assert get_args(Asks) == cli.ASKS
+    for asks in cli.ASKS:
+        expected = {m.name for m in inverse.methods() if m.asks == asks}
+        if expected:
+            assert shown("--asks", asks) == expected
+    free = shown("--asks", "black box", "--no-jacobian")
+    assert free == {m.name for m in inverse.methods() if m.asks == "black box" and not m.jacobian}
+    assert "did you mean 'tds'" in fails("methods", "TDS")
+    assert "no method is of all these kinds" in fails("methods", "dps", "--no-jacobian")
+
+
+def test_options_are_read_by_the_kind_of_their_default():
+    def build(posterior, steps, *, rho=1.0, draws=8, greedy=True, stage=(0.4, 0.7), through="a",
+              spread=None):  # fmt: skip
+        raise NotImplementedError
+
+    method = replace(find("freedom"), build=build)
+    for text, value in (
+        ("rho=1e0", 1.0), ("rho= -2", -2.0), ("rho=inf", float("inf")), ("draws=3", 3),
+        ("greedy=False", False), ("greedy=true", True), ("stage=(0.4, 0.7)", (0.4, 0.7)),
+        ("stage=0.3,1e-1", (0.3, 0.1)), ("stage=[0,1]", (0.0, 1.0)), ("through=norm", "norm"),
+        ("through='norm'", "norm"), ("spread=None", None), ("spread=0.5", 0.5), ("other=1", 1),
+    ):  # fmt: skip
+        name = text.partition("=")[0]
+        read = option_text.read(method, [text])
+        assert read == {name: value}
+        assert type(read[name]) is type(value)
+    for name, value in method.options.items():  # as `inverse methods` lists them
+        assert option_text.read(method, [f"{name}={value}"]) == {name: value}
+    for text, words in (
+        ("rho=abc", "expected a number, such as rho=1.0"), ("rho=nan", "expected a number"),
+        ("draws=2.5", "a whole number"), ("greedy=1", "true or false"), ("rho", "KEY=VALUE"),
+        ("stage=0.4", "2 numbers"), ("spread=__import__('os')", "a number or None"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"--option {re.escape(text)}: .*{words}"):
+            option_text.read(method, [text])
+
+
 class TestSample:
     @pytest.mark.parametrize("name", cli.SAMPLERS)
     def test_every_sampler_by_its_name(self, name, grey, tmp_path, capsys):
@@ -126,8 +176,14 @@ class TestSample:
         assert report["method"] == type(sampler).__name__
         assert sampler.network_calls in (report["network_calls"], None)
 
-    def test_the_samplers_are_those_of_the_library_and_in_the_help(self, fails, tmp_path, capsys):
-        assert tuple(NAMES) == cli.SAMPLERS
+    def test_the_samplers_are_those_of_the_library_and_in_the_help(
+        self, fails, grey, tmp_path, capsys
+    ):
+        assert set(NAMES) == set(cli.SAMPLERS)
+        assert set(priors.GRIDS) == set(cli.GRIDS)
+        assert "are those of a --sampler" in fails(
+            "sample", "--prior", grey, "--levels", "karras", "--out", tmp_path / "out"
+        )
         assert cli.main(["sample", "--help"]) == 0
         listed = "".join(capsys.readouterr().out.split())  # lines break at hyphens
         assert all(name in listed for name in cli.SAMPLERS)
@@ -256,6 +312,30 @@ class TestReconstruct:
         expected |= {"psnr_classical", "ssim_classical"} if classical else set()
         assert set(report) == expected
         assert np.load(out / "samples.npy").shape == (2, 1, 16, 20)
+
+    def test_a_sampler_on_levels_with_or_without_a_method(self, grey, picture, tmp_path, capsys):
+        common = ("--sigma", 0.5, "--simulate", "--blur-sigma", 1, "--sampler", "heun")
+        for i, (more, label) in enumerate((
+            (("--method", "pigdm", "--levels", "karras"), "pigdm by Heun"), ((), "Heun"),
+        )):  # fmt: skip
+            out = tmp_path / str(i)
+            assert self.run(grey, picture, "blur", *common, *more, "--out", out) == 0
+            report = json.loads((out / "diagnostics.json").read_text())
+            assert (report["method"], report["levels"]) == (label, 2)
+            assert f"2 samples by {label} are in" in capsys.readouterr().out
+
+    def test_particles_say_what_they_are_worth_and_warnings_are_one_line(
+        self, grey, picture, tmp_path, capsys
+    ):
+        options = ("--blur-sigma", 1, "--sigma", 1e-5, "--simulate", "--method", "bootstrap")
+        assert self.run(grey, picture, "blur", *options, "--out", tmp_path / "o") == 0
+        printed = capsys.readouterr()
+        assert "effective samples 1 of 2, descended from" in printed.out
+        assert "log p(y)" in printed.out
+        lines = printed.err.strip().splitlines()
+        assert all(line.startswith("warning: ") for line in lines)
+        assert any("of its noise, where 1 is expected" in line for line in lines)
+        assert any("take more particles" in line for line in lines)
 
     def test_weighted_particles_and_options(self, grey, picture, tmp_path, fails):
         common = ("--sigma", 0.5, "--simulate", "--blur-sigma", 1)

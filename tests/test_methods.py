@@ -195,3 +195,21 @@ def test_every_noise_model_of_a_linear_problem_names_a_default():
     prior, model, y, _ = problem()
     assert run(inverse.condition(prior, model, y), None).diagnostics["method"] == "exact"
     assert isinstance(model, LinearGaussian)
+
+
+@pytest.mark.parametrize("key", POSTERIORS)
+def test_the_methods_of_a_posterior_are_those_that_can(key):
+    posterior = POSTERIORS[key]()
+    listed = inverse.methods(posterior)
+    assert {m.name for m in listed} == {name for name in METHODS if key in able(name)}
+    assert all(len(repr(m)) < 80 for m in listed)
+    with pytest.raises(TypeError, match=r"must be from inverse\.condition"):
+        inverse.methods(posterior.prior)
+
+
+def test_a_method_is_named_whatever_the_case_and_not_by_itself():
+    posterior = POSTERIORS["linear"]()
+    with pytest.raises(ValueError, match="did you mean 'dps'"):
+        run(posterior, "DPS")
+    with pytest.raises(TypeError, match=r"got the Method itself; give 'dps'$"):
+        run(posterior, find("dps"))

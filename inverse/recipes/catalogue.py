@@ -44,9 +44,14 @@ FEW = 32
 """Values up to which `unscented` sees every direction, for one product each."""
 
 
-def methods() -> tuple[Method, ...]:
-    """All named methods, in the order of the README's table."""
-    return _METHODS
+def methods(posterior: Posterior | None = None) -> tuple[Method, ...]:
+    """All named methods, in the order of the README's table; of a posterior, those that can
+    sample it. `Method.asks`, `.jacobian`, `.family` and `.exact_when` choose among them."""
+    if posterior is None:
+        return _METHODS
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior must be from inverse.condition, got {posterior!r}")
+    return tuple(m for m in _METHODS if m.refusal(posterior) is None)
 
 
 def find(name: str) -> Method:
@@ -54,8 +59,11 @@ def find(name: str) -> Method:
     for method in _METHODS:
         if method.name == name:
             return method
+    if not isinstance(name, str):
+        kind = f"the Method itself; give {name.name!r}" if isinstance(name, Method) else repr(name)
+        raise TypeError(f"method must be a name from inverse.methods(), got {kind}")
     known = [m.name for m in _METHODS]
-    close = difflib.get_close_matches(str(name), known, 1)
+    close = difflib.get_close_matches(name.lower(), known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}{hint}")
 
@@ -68,7 +76,7 @@ def choose(posterior: Posterior) -> Method:
         reason = method.refusal(posterior)
         if reason is None and (few or name != "unscented"):
             return method
-    able = [m.name for m in _METHODS if m.refusal(posterior) is None]
+    able = [m.name for m in methods(posterior)]
     raise ValueError(
         f"no default method samples this posterior: {reason}. "
         f"Methods that can: {', '.join(able) or 'none'}"

@@ -34,7 +34,7 @@ class Recipe:
     sampler: Sampler | ParticleMethod | VariationalMethod | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Method:
     """A published method.
 
@@ -65,6 +65,10 @@ class Method:
     steps: int
     applies: Callable[[Posterior], str | None]
     build: Callable[..., Recipe]
+
+    def __repr__(self) -> str:
+        jacobian = ", jacobian" if self.jacobian else ""
+        return f"Method({self.name!r}, {self.family}, asks: {self.asks}{jacobian})"
 
     @property
     def options(self) -> dict[str, Any]:
