@@ -165,7 +165,7 @@ class Observation(ForwardModel):
         terms = self.noise.curvature(y, z) * self.operator.jvp(x, v).abs().square()
         if measured is not None:
             terms = torch.where(measured, terms, torch.zeros_like(terms))
-        return terms.flatten(1).sum(1)
+        return terms.reshape(len(terms), -1).sum(1)
 
     def linear_gaussian(self, y: Tensor) -> tuple[LinearGaussian, Tensor] | None:
         """The same measurement as a LinearGaussian one, where it is exactly that; else None."""

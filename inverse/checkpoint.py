@@ -28,7 +28,9 @@ def fingerprint(*parts: Any) -> str:
     def feed(part: Any) -> None:
         if isinstance(part, Tensor):
             digest.update(str((part.dtype, tuple(part.shape))).encode())
-            digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+            # By bytes: numpy has no bfloat16.
+            flat = part.detach().cpu().resolve_conj().contiguous().flatten()
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
         elif isinstance(part, list | tuple):
             digest.update(f"[{len(part)}".encode())
             for item in part:

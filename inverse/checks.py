@@ -12,8 +12,26 @@ def positive(value: float, name: str) -> float:
     return float(value)
 
 
-def whole(value: int, name: str) -> int:
-    """An integer >= 1, else ValueError."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+def between(value: float, name: str, low: float, high: float = math.inf) -> float:
+    """A finite number in [low, high], else ValueError."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high or math.isinf(value):
+        within = (
+            f"be a finite number >= {low:g}" if math.isinf(high) else f"lie in [{low:g}, {high:g}]"
+        )
+        raise ValueError(f"{name} must {within}, got {value!r}")
+    return float(value)
+
+
+def whole(value: int, name: str, least: int = 1) -> int:
+    """An integer >= least, else ValueError."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+    return value
+
+
+def flag(value: bool, name: str) -> bool:
+    """True or False, else ValueError."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
     return value

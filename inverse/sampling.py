@@ -14,6 +14,7 @@ from priors.prior import event_size
 
 from . import advice
 from .checkpoint import Checkpoint
+from .checks import whole
 from .lift import default_lift
 from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
@@ -87,8 +88,7 @@ def sample(
     for name, value in {"n": n, "steps": steps, "batch": batch}.items():
         if value is None and name != "n":
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        whole(value, name)  # type: ignore[arg-type]
     if not isinstance(absorb, bool):
         raise TypeError(f"absorb must be True or False, got {absorb!r}")
     if callback is not None and not callable(callback):

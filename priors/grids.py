@@ -6,7 +6,6 @@ image. No level lies outside of the range.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from .network import NetworkPrior
 from .prior import Prior
 from .schedule import VP, Cosine, Flow, Schedule, SubVP, check_grid
+from .words import did_you_mean
 
 SigmaRange = tuple[float, float]
 
@@ -106,11 +106,14 @@ def levels_of(scheduler: Any, steps: int, prior: Prior) -> Tensor:
 def unit_of(prior: Prior) -> float:
     """Data units per unit of the network, in which papers state their constants.
 
-    Of a network that was given the data range as [-1, 1] half its width; 1 where there is none.
+    Of a network the width of the data range over that of its `network_range`: half the data range
+    where it sees images in [-1, 1]. Of other priors half the data range, or 1 where there is none.
+    Of a prior that is made of another, that one's.
     """
-    inner = getattr(prior, "prior", None)
-    if isinstance(inner, Prior):
-        return unit_of(inner)
+    for part in ("prior", "conditional"):
+        inner = getattr(prior, part, None)
+        if isinstance(inner, Prior):
+            return unit_of(inner)
     if isinstance(prior, NetworkPrior):
         return prior.unit
     return 1.0 if prior.data_range is None else (prior.data_range[1] - prior.data_range[0]) / 2
@@ -139,9 +142,8 @@ def grid(name: str, steps: int, prior: Prior) -> Tensor:
     Raises ValueError: an unknown name, with the known ones; steps below 1.
     """
     if name not in GRIDS:
-        close = difflib.get_close_matches(str(name), GRIDS, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown grid of levels {name!r}; known: {', '.join(GRIDS)}{hint}")
+        known = f"{', '.join(GRIDS)}{did_you_mean(name, GRIDS)}"
+        raise ValueError(f"unknown grid of levels {name!r}; known: {known}")
     return GRIDS[name](steps, prior.sigma_range, unit_of(prior))
 
 

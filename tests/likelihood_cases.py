@@ -10,19 +10,23 @@ import torch
 from problems import DOUBLE
 
 import priors
-from forward_models import Gaussian, LinearGaussian, Observation
+from forward_models import Gaussian, LinearGaussian, Observation, TimeDependent
 from inverse.likelihoods import (
     Absorbed,
     DiagonalTweedie,
+    Exact,
     FixedPrior,
     GaussianLift,
     Isotropic,
     Likelihood,
     LinearisedLift,
+    Measured,
     Moments,
     MonteCarloLift,
     NormalizedPlugIn,
     PlugIn,
+    ReverseRunLift,
+    Scaled,
     ScoreALD,
     SigmaPointLift,
     Tabulated,
@@ -40,9 +44,12 @@ class Case:
     Attributes:
         make: (LinearGaussian, y) -> the likelihood.
         gradient: where the shift is sigma^2 times the gradient of the log density: "always", on
-            "gaussian" priors (where Cov[x0 | x] does not depend on x), or "never", and why.
+            "gaussian" priors (where Cov[x0 | x] does not depend on x), or "never", and why; "none"
+            where no gradient is kept.
         exact: whether it is exact for Gaussian priors.
         tolerance: how far two evaluations that should agree may be apart, relatively.
+        power: of the likelihood that it tends to; not normalised unless 1.
+        limit: how near it comes to that at sigma = 1e-4, log density and shift, relatively.
     """
 
     make: Callable[[LinearGaussian, torch.Tensor], Likelihood]
@@ -50,6 +57,8 @@ class Case:
     why: str = ""
     exact: bool = False
     tolerance: float = 1e-9
+    power: float = 1.0
+    limit: tuple[float, float] = (1e-5, 1e-4)
 
 
 def observed(model: LinearGaussian) -> Observation:
@@ -58,6 +67,22 @@ def observed(model: LinearGaussian) -> Observation:
 
 def _fixed(model: LinearGaussian, y: torch.Tensor, jacobian: bool) -> Likelihood:
     return GaussianLift(model, y, FixedPrior(0.5), jacobian)
+
+
+class Widened(TimeDependent):
+    """N(y; A x, S + sigma^2 A A^T): what y says of x without prior knowledge, at every level."""
+
+    def __init__(self, model: LinearGaussian, y: torch.Tensor) -> None:
+        self.measured = Measured(model, y)
+
+    def check_measurement(self, y):
+        return y
+
+    def log_likelihood(self, y, x, sigma):
+        r, c = self.measured.residual(x), sigma.square()
+        quadratic = (r * self.measured.solve(r, c)).sum(1)
+        size = self.measured.size
+        return -(quadratic + self.measured.log_det(c) + size * math.log(2 * math.pi)) / 2
 
 
 TABLE = Tabulated(torch.tensor([0.1, 1.0, 10.0]), torch.tensor([0.01, 0.4, 0.8]))
@@ -107,6 +132,12 @@ CASES = {
         "never", "a normalised step, not a likelihood's",
         tolerance=1e-3,  # |A| from a power iteration, known to a few digits
     ),
+    "normalized, observed": Case(
+        lambda m, y: NormalizedPlugIn(
+            observed(m), y, zeta=1.0, schedule=priors.VP(), steps=1000
+        ),
+        "never", "a normalised step, not a likelihood's",
+    ),
     "monte carlo": Case(
         lambda m, y: MonteCarloLift(m, y, scale=S, draws=400),
         "never", "the shift is of bounded length",
@@ -116,6 +147,14 @@ CASES = {
         "never", "the shift is of bounded length",
     ),
     "score-ald": Case(ScoreALD, tolerance=1e-3),
+    "reverse runs": Case(
+        lambda m, y: ReverseRunLift(m, y, runs=32, steps=3),
+        "none",
+        limit=(1e-2, 1.0),  # a mean over 32 draws that are 1e-4 apart
+    ),
+    "scaled, 1": Case(lambda m, y: Scaled(GaussianLift(m, y, Isotropic(s=S)), 1.0)),
+    "scaled, 3": Case(lambda m, y: Scaled(PlugIn(m, y), 3.0), power=3.0),
+    "exact": Case(lambda m, y: Exact(Widened(m, y), y)),
 }  # fmt: skip
 
 
@@ -129,7 +168,7 @@ class AsNetwork(priors.Prior):
     """A prior whose denoiser alone is known, as that of a network; it counts what is asked of it.
 
     Attributes:
-        calls: evaluations of the denoiser. products: products with its Jacobian.
+        calls: images that were denoised. products: products with its Jacobian.
     """
 
     def __init__(self, prior: priors.Prior) -> None:
@@ -139,7 +178,7 @@ class AsNetwork(priors.Prior):
         self.calls = self.products = 0
 
     def _denoise(self, x, sigma):
-        self.calls += 1
+        self.calls += len(x)
         return self.prior.denoise(x, sigma.flatten())
 
     def _covariance(self, x, sigma):

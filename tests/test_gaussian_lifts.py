@@ -22,10 +22,12 @@ from forward_models import (
     Observation,
     Poisson,
     Quantised,
+    RealToComplex,
     from_simulator,
     gaussian_kernel,
 )
 from inverse.likelihoods import (
+    DiagonalTweedie,
     FixedPrior,
     GaussianLift,
     Isotropic,
@@ -35,7 +37,22 @@ from inverse.likelihoods import (
     Tabulated,
     Tweedie,
 )
+from inverse.recipes import find
 from priors.prior import JacobianProduct
+
+
+def test_tmpd_counts_the_values_that_are_measured():
+    """Unmeasured entries hold no data, and a complex value is two."""
+    prior = priors.Gaussian(torch.zeros(100, dtype=DOUBLE), 1.0)
+    few = LinearGaussian(Inpainting(torch.arange(100) < 10), 0.1)
+    A = torch.ones(40, 100, dtype=torch.complex128)
+    many = LinearGaussian(MatrixOperator(A) @ RealToComplex(), 0.1)
+    for model, y, kind in (
+        (few, torch.zeros(1, 100, dtype=DOUBLE), Tweedie),
+        (many, torch.zeros(1, 40, dtype=torch.complex128), DiagonalTweedie),
+    ):
+        recipe = find("tmpd").recipe(inverse.condition(prior, model, y), 10)
+        assert isinstance(recipe.prior.likelihoods[0].assumed, kind)
 
 
 def test_linearised_is_tweedies_for_linear_gaussian_models():
@@ -427,3 +444,22 @@ def test_densities_of_nonlinear_observations_against_quadrature(lift):
 def test_a_covariance_that_is_not_assumable_has_no_product():
     with pytest.raises(TypeError, match="Tweedie has no product of its own"):
         Tweedie().product(None, None)
+
+
+def test_without_a_covariance_samples_over_fit_and_with_tweedies_they_do_not():
+    """sigma_y = 0.1 beside a prior N(0, 1): the exact posterior leaves residuals of sigma_y.
+
+    The score of the plug-in holds y - E[x0 | x] to sigma_y at every level, where its variance is
+    sigma_y^2 + Cov[x0 | x]; what is left at the end is half of the posterior's variance.
+    """
+    prior = priors.Gaussian(torch.zeros(50, dtype=DOUBLE), 1.0)
+    model, g = LinearGaussian(Identity(), 0.1), torch.Generator().manual_seed(0)
+    y = model.simulate(prior.sample(1, g), g)
+    posterior, exact = inverse.condition(prior, model, y), prior.condition(model, y).moments()[1]
+    shares = {}
+    for name, steps in (("plug-in", 1000), ("mmps", 300)):
+        x = inverse.sample(posterior, n=200, method=name, steps=steps, seed=0).x
+        residual = float(((y - x) / 0.1).square().mean())
+        shares[name] = residual, float(x.var(0).mean() / exact.diagonal().mean())
+    assert max(shares["plug-in"]) < 0.6
+    assert shares["mmps"] == pytest.approx((1, 1), abs=0.1)

@@ -487,6 +487,41 @@ def test_clean_classifiers_go_through_an_approximation_at_the_same_scale(through
         inverse.sample(posterior, method="classifier", through="magic")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("mpgd", {"c": -1.0}, "c must be a finite number > 0"),
+        ("mpgd", {"eta": 2.0}, r"eta must lie in \[0, 1\]"),
+        ("tfg", {"rho": -5.0}, "rho must be a finite number >= 0"),
+        ("tfg", {"spread": "a"}, "spread must be a finite number >= 0"),
+        ("tfg", {"rho": 0.0, "mu": 0.0}, "must not both be 0"),
+        ("tfg", {"draws": 0}, "draws must be an integer >= 1"),
+        ("ugd", {"w": -1.0}, "w must be"),
+        ("ugd", {"mu": math.nan}, "mu must be"),
+        ("ugd", {"recurrences": 1.5}, "recurrences must be an integer"),
+        ("freedom", {"rho": -1.0}, "rho must be"),
+        ("freedom", {"stage": (0.7, 0.4)}, "stage must be two times"),
+        ("dsg", {"ratio": 2.0}, r"ratio must lie in \[0, 1\]"),
+        ("dsg", {"eta": "a"}, "eta must be"),
+        ("lgd", {"draws": 2.5}, "draws must be an integer"),
+        ("score-ald", {"gamma": 0.0}, "gamma must be"),
+        ("score-ald", {"steps_per_level": 0}, "steps_per_level must be"),
+        ("classifier", {"scale": -1.0}, "scale must be"),
+        ("tmpd", {"full": 2.5}, "full must be an integer >= 0"),
+        ("tmpd", {"full": -3}, "full must be an integer >= 0"),
+        ("unscented", {"directions": 0}, "directions must be an integer >= 1"),
+        ("jfps", {"covariance": -1.0}, "covariance must be"),
+        ("optimal-covariance", {"jacobian": 1}, "jacobian must be True or False"),
+        ("plug-in", {"bounded": 0}, "bounded must be True or False"),
+    ],
+)  # fmt: skip
+def test_options_out_of_range_are_refused_before_a_run(name, options, message):
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    with pytest.raises(ValueError, match=message):
+        find(name).recipe(posterior, 10, **options)
+
+
 def test_what_a_method_cannot_sample_is_refused():
     box = from_simulator(lambda x: x.square(), Gaussian(0.1), (6,), differentiable=False)
     prior, _, _, _ = problem()

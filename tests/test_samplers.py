@@ -377,3 +377,13 @@ def test_settling_refuses_parts_that_do_not_meet():
         Settling(AnnealedLangevin([1.0, 0.5, 0.0]), MALA(0.5, 0.1, 2))
     with pytest.raises(TypeError, match="steps must be Langevin or MALA"):
         Settling(Heun([1.0, 0.5, 0.0]), Heun([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.complex64, torch.bool])
+def test_a_fingerprint_tells_tensors_of_every_dtype_apart(dtype):
+    a, b = torch.eye(2).to(dtype), torch.ones(2, 2).to(dtype)
+    assert fingerprint(a) == fingerprint(a.clone())
+    assert len({fingerprint(t) for t in (a, b, a[:1], a.flatten())}) == 4
+    assert fingerprint(b[0, 0]) != fingerprint(a[0, 1])
+    if dtype.is_complex:
+        assert fingerprint(1j * b) != fingerprint((1j * b).conj())

@@ -13,7 +13,8 @@ from .linear_system import Measured
 from .linearised_lift import LinearisedLift
 from .loss_guidance import TrainingFree
 from .monte_carlo_lift import MonteCarloLift
-from .plug_in import NormalizedPlugIn, PlugIn
+from .normalized import NormalizedPlugIn
+from .plug_in import PlugIn
 from .reverse_runs import ReverseRunLift
 from .scaled import Scaled
 from .sigma_points import SigmaPointLift

@@ -104,6 +104,10 @@ class Absorbed(Likelihood):
         return sigma <= self.threshold or self.lift.exact_at(sigma)
 
     @property
+    def weighs_with_covariance(self) -> bool:
+        return self.lift.weighs_with_covariance
+
+    @property
     def cost(self) -> Cost:
         """That of the wrapped lift, above the threshold; nothing below it."""
         return self.lift.cost

@@ -82,6 +82,10 @@ class GaussianLift(Likelihood):
         self.y = self.measured.y
         self.needs_covariance = self.jacobian or covariance.needs_covariance
 
+    @property
+    def weighs_with_covariance(self) -> bool:
+        return self.assumed.needs_covariance
+
     def shift(self, moments: Moments) -> Tensor:
         return self._shift(moments, self._solve(moments, density=False))
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from forward_models import ForwardModel
 
 from ..checks import whole
+from ..norms import norm_of
 from .likelihood import Cost, Likelihood, Moments
 from .smoothed import Objective, ascent, check_model, safe_step, smoothed
 
@@ -63,6 +64,8 @@ class TrainingFree(Likelihood):
     https://arxiv.org/abs/2311.16424; Yu et al., "FreeDoM", 2023, https://arxiv.org/abs/2303.09833;
     Bansal et al., "Universal Guidance for Diffusion Models", 2023, https://arxiv.org/abs/2302.07121
     """
+
+    weighs_with_covariance = False
 
     def __init__(
         self,
@@ -123,16 +126,11 @@ class TrainingFree(Likelihood):
         if not self.relative:
             d = rho * d
             return safe_step(f, moments.x0, log_f, u, d) * d
-        return rho * _norm(moments.x - moments.x0) * d / _norm(d)
+        length = norm_of(d).clamp(min=torch.finfo(d.dtype).tiny)
+        return rho * norm_of(moments.x - moments.x0) * d / length
 
     def _objective(self, moments: Moments) -> Objective:
         spread = torch.zeros_like(moments.sigma)
         if self.spread is not None:
             spread = self.spread(moments.sigma)
         return smoothed(self.model, self.y, moments, spread, self.draws, self.seed)
-
-
-def _norm(v: Tensor) -> Tensor:
-    """|v| of each sample, (B, 1, ..., 1), never 0."""
-    norm = v.reshape(len(v), -1).norm(dim=1).clamp(min=torch.finfo(v.dtype).tiny)
-    return norm.reshape(-1, *[1] * (v.ndim - 1))

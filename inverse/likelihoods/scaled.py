@@ -16,7 +16,8 @@ class Scaled(Likelihood):
 
     At sigma = 0 this is p(y | x0)^w, so w > 1 sharpens: fewer, more typical images of y. At other
     levels the power of a mean is not the mean of a power, so that for w != 1 no likelihood is
-    exact; w = 1 changes nothing. Cost: that of the likelihood.
+    exact; w = 1 changes nothing. Nor is it normalised in y then: densities, and the evidence that
+    particles estimate, lack a factor that depends on w and sigma. Cost: that of the likelihood.
 
     Args:
         likelihood: any.
@@ -41,6 +42,10 @@ class Scaled(Likelihood):
     def evaluate(self, moments: Moments) -> tuple[Tensor, Tensor]:
         shift, value = self.likelihood.evaluate(moments)
         return self.scale * shift, self.scale * value
+
+    @property
+    def weighs_with_covariance(self) -> bool:
+        return self.likelihood.weighs_with_covariance
 
     @property
     def cost(self) -> Cost:

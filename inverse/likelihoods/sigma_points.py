@@ -10,6 +10,7 @@ from torch import Tensor
 
 from forward_models import IndependentNoise, Observation
 
+from ..checks import whole
 from .likelihood import Cost, Likelihood, Moments
 from .spectrum import random_signs
 
@@ -72,9 +73,8 @@ class SigmaPointLift(Likelihood):
                 f"SigmaPointLift needs noise with a slope, which {type(model.noise).__name__} has "
                 "not; its operator may be a black box"
             )
-        if directions < 1:
-            raise ValueError(f"directions must be at least 1, got {directions}")
-        self.model, self.y, self.directions = model, model.check_measurement(y), directions
+        self.model, self.y = model, model.check_measurement(y)
+        self.directions = whole(directions, "directions")
 
     def shift(self, moments: Moments) -> Tensor:
         return self.evaluate(moments)[0]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-
 from priors.prior import event_size
+from priors.words import did_you_mean
 
 from ..posterior import Posterior
 from .decoupled import DECOUPLED
@@ -63,8 +62,7 @@ def find(name: str) -> Method:
         kind = f"the Method itself; give {name.name!r}" if isinstance(name, Method) else repr(name)
         raise TypeError(f"method must be a name from inverse.methods(), got {kind}")
     known = [m.name for m in _METHODS]
-    close = difflib.get_close_matches(name.lower(), known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
+    hint = did_you_mean(name.lower(), known)
     raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}{hint}")
 
 

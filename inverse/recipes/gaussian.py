@@ -8,6 +8,7 @@ from torch import Tensor
 from forward_models import IndependentNoise, LinearGaussian, Observation, TimeDependent
 from priors import Covariance, Gaussian, geometric, karras
 
+from ..checks import flag, positive, whole
 from ..lift import Model, default_lift
 from ..likelihoods import (
     AssumedCovariance,
@@ -16,6 +17,7 @@ from ..likelihoods import (
     GaussianLift,
     Isotropic,
     Likelihood,
+    Measured,
     SigmaPointLift,
     Tabulated,
     Tweedie,
@@ -42,8 +44,10 @@ def _mmps(posterior: Posterior, steps: int) -> Recipe:
 
 
 def _tmpd(posterior: Posterior, steps: int, *, full: int = FULL) -> Recipe:
+    whole(full, "full", least=0)
+
     def linear(model: LinearGaussian, y: Tensor) -> Likelihood:
-        small = y[0].numel() <= full
+        small = 0 < Measured(model, y).size <= full
         return GaussianLift(model, y, Tweedie(dense=full) if small else DiagonalTweedie())
 
     return Recipe(posterior.lifted(lift_of(linear)), Ancestral(vp_levels(posterior, steps)))
@@ -53,6 +57,8 @@ def _jfps(
     posterior: Posterior, steps: int, *, covariance: Covariance | Tensor | float | None = None
 ) -> Recipe:
     prior = posterior.prior
+    if isinstance(covariance, int | float):
+        positive(covariance, "covariance")
     if covariance is None:
         covariance = prior.C if isinstance(prior, Gaussian) else prior.scale**2
     assumed = FixedPrior(covariance)
@@ -63,6 +69,9 @@ def _jfps(
 def _tabulated(
     posterior: Posterior, steps: int, *, table: Tabulated | None = None, jacobian: bool = True
 ) -> Recipe:
+    flag(jacobian, "jacobian")
+    if not isinstance(table, Tabulated | None):
+        raise TypeError(f"table must be a likelihoods.Tabulated, got {type(table).__name__}")
     levels = karras(steps, posterior.sigma_range)
     assumed: AssumedCovariance = table or Tabulated.measure(
         posterior.prior,
@@ -94,6 +103,8 @@ def _observed(posterior: Posterior) -> str | None:
 
 
 def _unscented(posterior: Posterior, steps: int, *, directions: int = 32) -> Recipe:
+    whole(directions, "directions")
+
     def lift(model: Model, y: Tensor) -> Likelihood:
         if isinstance(model, Observation) and not isinstance(model, LinearGaussian):
             return SigmaPointLift(model, y, directions=directions)

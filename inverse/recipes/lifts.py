@@ -7,7 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 from forward_models import LinearGaussian, TimeDependent
-from priors import VP, Prior
+from priors import VP
+from priors.grids import unit_of
 
 from ..lift import Lift, Model
 from ..likelihoods import Exact, Likelihood, PlugIn
@@ -27,15 +28,8 @@ def lift_of(linear: Callable[[LinearGaussian, Tensor], Likelihood]) -> Lift:
     return lift
 
 
-def unit(prior: Prior) -> float:
-    """Half the width of the data range: the unit in which papers state their constants."""
-    if prior.data_range is None:
-        return 1.0
-    return (prior.data_range[1] - prior.data_range[0]) / 2
-
-
 def vp_levels(posterior: Posterior, steps: int) -> Tensor:
     """The levels of the VP schedule in which the papers count, for this prior's unit and range."""
-    width, schedule = unit(posterior.prior), VP()
+    width, schedule = unit_of(posterior.prior), VP()
     low, high = (s / width for s in posterior.sigma_range)
     return schedule.levels(steps, (low, min(high, float(schedule.sigma(1.0))))) * width

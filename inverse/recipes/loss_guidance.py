@@ -9,7 +9,10 @@ from torch import Tensor
 
 from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import VP, geometric
+from priors.grids import unit_of
+from priors.words import did_you_mean
 
+from ..checks import between, positive, whole
 from ..lift import Lift, Model
 from ..likelihoods import (
     Exact,
@@ -25,7 +28,7 @@ from ..likelihoods.loss_guidance import Weight, constant
 from ..posterior import Posterior
 from ..samplers import Ancestral, AnnealedLangevin, Spherical, TimeTravel
 from . import applies
-from .lifts import lift_of, unit, vp_levels
+from .lifts import lift_of, vp_levels
 from .recipe import Method, Recipe
 
 
@@ -59,12 +62,15 @@ def growing(levels: Tensor, width: float) -> Tensor:
 
 def _lgd(posterior: Posterior, steps: int, *, draws: int = 10) -> Recipe:
     scale = posterior.prior.scale
+    whole(draws, "draws")
     lift = clean(lambda model, y: MonteCarloLift(model, y, scale=scale, draws=draws))
     return Recipe(posterior.lifted(lift), Ancestral(vp_levels(posterior, steps), eta=1.0))
 
 
 def _mpgd(posterior: Posterior, steps: int, *, c: float = 1.0, eta: float = 0.5) -> Recipe:
-    width = unit(posterior.prior)
+    width = unit_of(posterior.prior)
+    positive(c, "c")
+    between(eta, "eta", 0, 1)
 
     def mu(sigma: Tensor) -> Tensor:
         return c * width**2 * (1 + (sigma / width) ** 2).sqrt()
@@ -75,6 +81,8 @@ def _mpgd(posterior: Posterior, steps: int, *, c: float = 1.0, eta: float = 0.5)
 
 
 def _dsg(posterior: Posterior, steps: int, *, ratio: float = 0.2, eta: float = 1.0) -> Recipe:
+    positive(eta, "eta")
+    between(ratio, "ratio", 0, 1)
     lift = clean(lambda model, y: TrainingFree(model, y, rho=constant(1.0), relative=True))
     return Recipe(posterior.lifted(lift), Spherical(vp_levels(posterior, steps), eta, ratio))
 
@@ -87,8 +95,12 @@ def _freedom(
     recurrences: int = 5,
     stage: tuple[float, float] = (0.4, 0.7),
 ) -> Recipe:
+    positive(rho, "rho")
+    whole(recurrences, "recurrences")
+    if len(stage) != 2 or not 0 <= stage[0] < stage[1] <= 1:
+        raise ValueError(f"stage must be two times 0 <= low < high <= 1, got {stage!r}")
     lift = clean(lambda model, y: TrainingFree(model, y, rho=constant(rho), relative=True))
-    width, schedule = unit(posterior.prior), VP()
+    width, schedule = unit_of(posterior.prior), VP()
     low, high = (float(schedule.sigma(t)) * width for t in stage)
     sampler = Ancestral(vp_levels(posterior, steps), eta=1.0)
     walk = TimeTravel(sampler, repeats=recurrences, sigma_range=(low, high))
@@ -104,7 +116,11 @@ def _ugd(
     mu: float = 0.01,
     recurrences: int = 2,
 ) -> Recipe:
-    step = constant(mu * unit(posterior.prior) ** 2)
+    positive(w, "w")
+    positive(mu, "mu")
+    whole(iterations, "iterations")
+    whole(recurrences, "recurrences")
+    step = constant(mu * unit_of(posterior.prior) ** 2)
     lift = clean(
         lambda model, y: TrainingFree(model, y, rho=constant(w), mu=step, iterations=iterations)
     )
@@ -124,7 +140,15 @@ def _tfg(
     draws: int = 4,
     eta: float = 1.0,
 ) -> Recipe:
-    width, levels = unit(posterior.prior), vp_levels(posterior, steps)
+    for name, value in {"rho": rho, "mu": mu, "spread": spread}.items():
+        between(value, name, 0)
+    if rho == mu == 0:
+        raise ValueError("rho and mu must not both be 0: nothing would guide")
+    counts = {"iterations": iterations, "recurrences": recurrences, "draws": draws}
+    for name, count in counts.items():
+        whole(count, name)
+    between(eta, "eta", 0, 1)
+    width, levels = unit_of(posterior.prior), vp_levels(posterior, steps)
     above = levels[:-1]
     share = (above / width) ** 2 / (1 + (above / width) ** 2)  # 1 - abar_t
     grows = growing(levels, width)
@@ -144,6 +168,9 @@ def _tfg(
 def _score_ald(
     posterior: Posterior, steps: int, *, gamma: float = 1.0, steps_per_level: int = 3
 ) -> Recipe:
+    positive(gamma, "gamma")
+    whole(steps_per_level, "steps_per_level")
+
     def annealed(model: LinearGaussian, y: Tensor) -> Likelihood:
         return ScoreALD(model, y, gamma)
 
@@ -159,8 +186,10 @@ def _classifier(
         "monte-carlo": lambda m, y: MonteCarloLift(m, y, scale=posterior.prior.scale),
         "reverse-runs": ReverseRunLift,
     }
+    positive(scale, "scale")
     if through not in ways:
-        raise ValueError(f"unknown through={through!r}; known: {', '.join(ways)}")
+        known = f"{', '.join(ways)}{did_you_mean(through, ways)}"
+        raise ValueError(f"unknown through={through!r}; known: {known}")
     exact_or_lifted = clean(ways[through])
     lifted = posterior.lifted(lambda model, y: Scaled(exact_or_lifted(model, y), scale))
     return Recipe(lifted, Ancestral(geometric(steps, posterior.sigma_range), eta=1.0))

@@ -4,28 +4,66 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from forward_models import LinearGaussian
+from forward_models import LinearGaussian, Observation, TimeDependent
 from priors import VP, geometric
+from priors.grids import unit_of
 
-from ..likelihoods import GaussianLift, Likelihood, NormalizedPlugIn, Zero
+from ..checks import flag, positive
+from ..lift import Model
+from ..likelihoods import Exact, GaussianLift, Likelihood, NormalizedPlugIn, PlugIn, Zero
+from ..likelihoods.normalized import has_norm
 from ..posterior import Posterior
 from ..samplers import Ancestral, Multistep
 from . import applies
-from .lifts import lift_of, unit, vp_levels
+from .lifts import vp_levels
 from .recipe import Method, Recipe
 
-
-def _dps(posterior: Posterior, steps: int, *, zeta: float = 1.0) -> Recipe:
-    width, schedule = unit(posterior.prior), VP()
-
-    def linear(model: LinearGaussian, y: Tensor) -> Likelihood:
-        return NormalizedPlugIn(model, y, zeta=zeta, schedule=schedule, steps=steps, unit=width)
-
-    return Recipe(posterior.lifted(lift_of(linear)), Ancestral(vp_levels(posterior, steps)))
+ZETA = 1.0
+"""The step of `dps` by default. The paper has 0.3 for blurs and fewer pixels, 0.5 for masks and 1
+for phase retrieval, on images of 256 x 256 in 1000 steps. In 100 steps 0.3 leaves residuals of 1.4
+sigma_y on blurred digits and 1.9 on masked ones, 1 of 1.1 on both; on a mixture of 25 Gaussians, too,
+1 is nearer the exact posterior."""
 
 
-def _plug_in(posterior: Posterior, steps: int) -> Recipe:
-    lift = lift_of(lambda model, y: GaussianLift(model, y, Zero()))
+def _dps(
+    posterior: Posterior, steps: int, *, zeta: float | None = None, bounded: bool = True
+) -> Recipe:
+    width, schedule = unit_of(posterior.prior), VP()
+    if zeta is not None:
+        positive(zeta, "zeta")
+    flag(bounded, "bounded")
+
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        if isinstance(model, TimeDependent):
+            return Exact(model, y)
+        if not has_norm(model):
+            return PlugIn(model, y, bounded)
+        assert isinstance(model, LinearGaussian | Observation)
+        return NormalizedPlugIn(
+            model, y, zeta=ZETA if zeta is None else zeta, schedule=schedule, steps=steps,
+            unit=width, bounded=bounded,
+        )  # fmt: skip
+
+    lifted = posterior.lifted(lift)
+    if zeta is not None and not any(isinstance(li, NormalizedPlugIn) for li in lifted.likelihoods):
+        kinds = ", ".join(type(model).__name__ for model, _ in posterior.factors)
+        raise ValueError(
+            f"dps has no use for zeta here: it scales a norm of y - A(x0), which {kinds} has not "
+            "under the paper's Gaussian or Poisson noise; leave it out"
+        )
+    return Recipe(lifted, Ancestral(vp_levels(posterior, steps)))
+
+
+def _plug_in(posterior: Posterior, steps: int, *, bounded: bool = True) -> Recipe:
+    flag(bounded, "bounded")
+
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        if isinstance(model, TimeDependent):
+            return Exact(model, y)
+        if isinstance(model, LinearGaussian):
+            return GaussianLift(model, y, Zero())
+        return PlugIn(model, y, bounded)
+
     return Recipe(posterior.lifted(lift), Multistep(geometric(steps, posterior.sigma_range)))
 
 

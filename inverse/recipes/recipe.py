@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, Literal
 
 from forward_models import TimeDependent
 from priors import Prior
+from priors.words import did_you_mean
 
 from ..particles import ParticleMethod
 from ..posterior import Posterior
@@ -84,8 +84,7 @@ class Method:
         """The recipe for this posterior; an unknown option is refused with the known ones."""
         for name in options:
             if name not in self.options:
-                close = difflib.get_close_matches(name, self.options, 1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
+                hint = did_you_mean(name, self.options)
                 known = ", ".join(f"{k}={v!r}" for k, v in self.options.items()) or "none"
                 raise TypeError(f"{self.name} has no option {name!r}; known: {known}{hint}")
         return self.build(posterior, steps, **options)

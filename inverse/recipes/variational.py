@@ -7,13 +7,14 @@ from torch import Tensor
 
 from forward_models import TimeDependent
 from priors import VP
+from priors.grids import unit_of
 
 from ..posterior import Posterior
 from ..variational import DFlow, DMPlug, REDDiff
 from ..variational.d_flow import flow_levels
 from ..variational.misfit import linear_factor
 from . import applies
-from .lifts import unit, vp_levels
+from .lifts import vp_levels
 from .recipe import Method, Recipe
 
 
@@ -31,7 +32,7 @@ def clean(posterior: Posterior) -> str | None:
 def size(posterior: Posterior) -> float:
     """The unit of a map's noise levels: half the data range, or where there is none the scale."""
     prior = posterior.prior
-    return prior.scale if prior.data_range is None else unit(prior)
+    return prior.scale if prior.data_range is None else unit_of(prior)
 
 
 def leading(posterior: Posterior, steps: int) -> Tensor:
@@ -53,7 +54,7 @@ def _red_diff(
     posterior: Posterior, steps: int, *, weight: float = 0.25, rate: float = 0.1
 ) -> Recipe:
     return Recipe(
-        posterior, REDDiff(vp_levels(posterior, steps), unit(posterior.prior), weight, rate)
+        posterior, REDDiff(vp_levels(posterior, steps), unit_of(posterior.prior), weight, rate)
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 from torch import Tensor
 
 from priors import VP, Prior, grid
 from priors.grids import unit_of
+from priors.words import did_you_mean
 
 from ..checks import whole
 from .adaptive_ode import AdaptiveODE
@@ -66,9 +66,8 @@ def named(name: str, prior: Prior, steps: int = 100, levels: str = "geometric") 
         ValueError: an unknown name, with the known ones; steps below 1.
     """
     if name not in NAMES:
-        close = difflib.get_close_matches(str(name), NAMES, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown sampler {name!r}; known: {', '.join(NAMES)}{hint}")
+        known = f"{', '.join(NAMES)}{did_you_mean(name, NAMES)}"
+        raise ValueError(f"unknown sampler {name!r}; known: {known}")
     held = grid(levels, whole(steps, "steps"), prior)
     return ON_LEVELS[name](held, prior) if name in ON_LEVELS else AdaptiveODE(prior.sigma_range)
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from priors import Prior
 from priors.prior import event_size
 
+from ..checks import between
+from ..norms import norm_of
 from .ancestral import fresh_and_kept
 from .sampler import Noise, Past, Sampler
 
@@ -50,9 +52,7 @@ class Spherical(Sampler):
         super().__init__(levels)
         if not 0 < eta <= 1:
             raise ValueError(f"eta must lie in (0, 1], got {eta}; without noise nothing can turn")
-        if not 0 <= ratio <= 1:
-            raise ValueError(f"ratio must lie in [0, 1], got {ratio}")
-        self.eta, self.ratio = float(eta), float(ratio)
+        self.eta, self.ratio = float(eta), between(ratio, "ratio", 0, 1)
 
     def _step(
         self,
@@ -69,16 +69,10 @@ class Spherical(Sampler):
         if fresh == 0:
             return x_next, x0
         radius = math.sqrt(event_size(tuple(x.shape[1:])))
-        z, guide = eps(), _norm(shift)
+        z, guide = eps(), norm_of(shift)
         towards = torch.where(guide == 0, z, radius * shift / guide)
         direction = z + self.ratio * (towards - z)
-        length = _norm(direction)
+        length = norm_of(direction)
         # Where noise and guidance cancel there is no direction to step in.
         on_sphere = torch.where(length == 0, direction, radius * direction / length)
         return x_next + fresh * on_sphere, x0
-
-
-def _norm(values: Tensor) -> Tensor:
-    """The norm of each sample, (B, 1, ..., 1)."""
-    norm = values.reshape(len(values), -1).norm(dim=1)
-    return norm.reshape(-1, *[1] * (values.ndim - 1))
