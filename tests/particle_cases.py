@@ -15,10 +15,13 @@ from inverse.particles import (
     ParticleMethod,
     TwistedFilter,
 )
+from inverse.samplers import EulerMaruyama, Multistep
 
 PARTICLES: dict[str, Callable[[Tensor], ParticleMethod]] = {
     "twisted": TwistedFilter,
     "twisted-order-1": lambda levels: TwistedFilter(levels, order=1),
+    "twisted-euler": lambda levels: TwistedFilter(levels, proposal=EulerMaruyama(levels)),
+    "twisted-3m": lambda levels: TwistedFilter(levels, proposal=Multistep(levels, 0.7, 3)),
     "bootstrap": lambda levels: TwistedFilter(levels, guided=False),
     "mcgdiff": MCGDiff,
     "ddsmc": DecoupledDiffusion,
@@ -27,8 +30,11 @@ PARTICLES: dict[str, Callable[[Tensor], ParticleMethod]] = {
     "ensemble-kalman": lambda levels: EnsembleKalman(levels, inner=3),
 }
 
-ROUGH = {"twisted-order-1", "best-of", "ensemble-kalman", "fps"}
-"""Those whose evidence is far off, as steps of order 1 or a plug-in twist make it, or unknown."""
+NO_EVIDENCE = {"ensemble-kalman", "fps"}
+"""Those without an estimate of it, whose own limits test_particle_methods.py measures."""
+
+ORDER_1 = {"twisted-order-1", "twisted-euler"}
+"""Those whose prior is discretised to first order, which shows in variances."""
 
 GAUSSIAN = {"ensemble-kalman"}
 """Those that are exact for Gaussian priors alone, so that two modes get other weights."""
