@@ -26,7 +26,7 @@ from priors import LatentPrior, Prior
 
 from .decoder import Decoder, after
 from .lift import Lift, Model, default_lift, event_shape_of, joint
-from .likelihoods import Cost, Moments
+from .likelihoods import Cost, Likelihood, Moments
 
 
 @final
@@ -60,7 +60,7 @@ class Posterior(Prior):
         self.sigma_range = prior.sigma_range
         self.scale = prior.scale
         self.likelihoods = tuple(
-            lift(model if self.decoder is None else after(model, self.decoder), y)
+            _lifted(lift, model if self.decoder is None else after(model, self.decoder), y)
             for model, y in joint(self.factors)
         )
 
@@ -197,6 +197,17 @@ class Posterior(Prior):
         return sum(shifts[1:], shifts[0])
 
 
+def _lifted(lift: Lift, model: Model, y: Tensor) -> Likelihood:
+    if not callable(lift):
+        raise TypeError(f"lift must be a function of (model, y), got {lift!r}")
+    likelihood = lift(model, y)
+    if not isinstance(likelihood, Likelihood):
+        raise TypeError(
+            f"the lift must return a likelihoods.Likelihood, got {type(likelihood).__name__}"
+        )
+    return likelihood
+
+
 def _total(costs: list[Cost]) -> Cost:
     return Cost(sum(c.network_calls for c in costs), sum(c.products for c in costs))
 
@@ -237,6 +248,9 @@ def condition(
             + ("; wrap the operator: LinearGaussian(operator, sigma)" if callable(model) else "")
         )
     y = torch.tensor(y) if isinstance(y, int) else y
+    classes = getattr(model, "num_classes", None)
+    if isinstance(classes, int) and not isinstance(y, Tensor):
+        raise TypeError(f"y must be a class index, an int from 0 to {classes - 1}, got {y!r}")
     y = model.check_measurement(_with_batch_axis(model, y, prior))
     equivalent = model.linear_gaussian(y) if isinstance(model, ForwardModel) else None
     if equivalent is not None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from problems import DOUBLE, Component, problem
 
+import forward_models
 import inverse
 import priors
 from forward_models import (
@@ -208,3 +209,34 @@ def test_a_prior_of_any_size_adopts_the_image_of_any_operator(operator):
     y = model.simulate(torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)))
     for measured in (y, y[0]):
         assert inverse.condition(network, model, measured).event_shape == (3, 16, 24)
+
+
+def test_a_lift_that_is_none_and_a_class_that_is_no_index_are_refused():
+    model = forward_models.LinearGaussian(forward_models.Downsampling(2), 0.1)
+    prior = priors.Gaussian(torch.zeros(1, 4, 4), 1.0)
+    posterior = inverse.condition(prior, model, torch.zeros(1, 1, 2, 2))
+    with pytest.raises(TypeError, match=r"lift must be a function of \(model, y\), got 3"):
+        posterior.lifted(3)
+    with pytest.raises(TypeError, match=r"lift must return a likelihoods.Likelihood, got int"):
+        posterior.lifted(lambda model, y: 3)
+    network = forward_models.ConvClassifier(10, (8,), (1, 4, 4)).eval()
+    classifier = forward_models.Classifier(network, 10, (1, 4, 4))
+    for y in (7.0, "7", None):
+        with pytest.raises(TypeError, match=f"y must be a class index, an int from 0 to 9, .*{y}"):
+            inverse.condition(prior, classifier, y)
+
+
+def test_a_missing_decomposition_names_the_size_that_brings_it():
+    prior = priors.Gaussian(torch.zeros(1, 4, 4), 1.0)
+    y = torch.zeros(1, 1, 2, 2)
+    for operator, able in (
+        (forward_models.Downsampling(2), False),
+        (forward_models.Downsampling(2, image_shape=(1, 4, 4)), True),
+    ):
+        model = forward_models.LinearGaussian(operator, 0.1)
+        posterior = inverse.condition(prior, model, y)
+        names = [m.name for m in inverse.methods(posterior)]
+        assert ("mcgdiff" in names) == able
+        why = inverse.recipes.find("ddsmc").refusal(posterior)
+        expected = "without its size; try Downsampling(..., image_shape=(1, 4, 4))"
+        assert why is None if able else expected in why

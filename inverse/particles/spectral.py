@@ -35,7 +35,11 @@ def not_spectral(posterior: Posterior) -> str | None:
         return why
     model, _ = linear_factor(posterior)
     if model.operator.svd is None:
-        return f"the singular value decomposition of {type(model.operator).__name__} is not known"
+        name = type(model.operator).__name__
+        why = f"the singular value decomposition of {name} is not known"
+        if model.operator.event_shape is None:  # some are known for one size of images alone
+            why += f" without its size; try {name}(..., image_shape={posterior.event_shape})"
+        return why
     if white_sigma(model) is None:
         return "the noise is not white: sigma differs from entry to entry of y"
     return None
