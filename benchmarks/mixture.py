@@ -116,15 +116,24 @@ def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) ->
     )
 
 
-def affordable(method: inverse.Method, posterior: Posterior) -> int:
-    """As many steps as spend 100 network calls a sample, or a few fewer."""
-    recipe = method.recipe(posterior, STEPS)
+def affordable(method: inverse.Method, posterior: Posterior, budget: int = STEPS) -> int | None:
+    """As many steps as spend `budget` network calls a sample, or a few fewer; None if one does not.
+
+    Calls grow with the steps, if not quite in proportion.
+    """
+    recipe = method.recipe(posterior, budget)
     if recipe.sampler is None:
-        return STEPS
-    calls = recipe.sampler.network_calls
-    if isinstance(recipe.prior, Posterior):
-        calls = calls * (1 + recipe.prior.cost.network_calls)
-    return max(1, STEPS * STEPS // calls)
+        return budget
+    further = recipe.prior.cost.network_calls if isinstance(recipe.prior, Posterior) else 0
+
+    def calls(steps: int) -> int:
+        made: int = method.recipe(posterior, steps).sampler.network_calls  # type: ignore[union-attr]
+        return made * (1 + further)
+
+    steps = max(1, budget * budget // calls(budget))
+    while steps > 1 and calls(steps) > 1.1 * budget:
+        steps -= 1
+    return steps if calls(steps) <= 1.1 * budget else None
 
 
 def named(name: str, n: int = N, **options: bool) -> Callable[[Problem], Drawn]:
@@ -133,7 +142,7 @@ def named(name: str, n: int = N, **options: bool) -> Callable[[Problem], Drawn]:
     def run(p: Problem) -> Drawn:
         def sample(prior: Prior) -> tuple[Tensor, Tensor | None]:
             posterior = inverse.condition(prior, p.model, p.y)
-            steps = affordable(find(name), posterior)
+            steps = affordable(find(name), posterior) or 1
             found = inverse.sample(posterior, n, method=name, steps=steps, seed=p.seed, **options)
             return found.x, found.weights
 

@@ -1,0 +1,222 @@
+"""Every method on images, beside classical answers and the peers, at equal network calls.
+
+    python benchmarks/images.py [--setting full] [--problems "digits: HDR" ...] [--methods dps ...]
+
+Small: one picture of each problem, 4 samples, 100 network calls a sample for digits, 30 and 2
+samples for the others; full: three pictures, 8 samples, 200 calls. Each method takes as many steps as spend the calls (methods that need more
+for a single step are left out), its other defaults as they are. Peers (deepinv, azula, where they
+are installed) run on the linear problems of the digits, where A fits into a matrix, with the same
+network, measurement and number of calls.
+
+For each run: PSNR of the mean of the samples and of single ones (their mean), SSIM of the mean, the
+residual in units of the noise, the share of true values inside 90 % intervals (mean +- t std
+sqrt(1 + 1/n)), network calls, vector-Jacobian products, processor seconds. Runs are kept line by
+line and skipped when there; the summary is benchmarks/results/images.json. LPIPS takes weights that
+no package ships; it is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from images_problems import LABELS, ImageProblem, prior_of, problem
+from mixture import affordable
+from torch import Tensor
+
+import inverse
+from forward_models import LinearGaussian
+from inverse.classical import psnr, ssim
+from inverse.demo import coverage
+from inverse.recipes import find
+from inverse.result import Samples
+
+RESULTS = Path(__file__).parent / "results" / "images.json"
+PICTURES = {"small": 1, "full": 3}
+
+
+def spending(setting: str, label: str) -> tuple[int, int]:
+    """Network calls a sample, and samples."""
+    if setting == "full":
+        return 200, 8
+    return (100, 4) if label.startswith("digits") else (30, 2)
+
+
+def figures(problem: ImageProblem, samples: Samples) -> dict[str, float]:
+    """What is reported of samples; weighted ones by their weights."""
+    truth, mean = problem.truth[0], samples.mean
+    if not bool(torch.isfinite(samples.x).all()):
+        raise FloatingPointError("values that are not finite")
+    weights = samples.weights
+    each = torch.tensor([psnr(truth, x, problem.span) for x in samples.x], dtype=torch.float64)
+    misfit = problem.model.misfit(problem.y, samples.x)
+    assert misfit is not None
+    w = torch.full_like(each, 1 / len(each)) if weights is None else weights.double()
+    return {
+        "psnr": psnr(truth, mean, problem.span),
+        "psnr_sample": float(w @ each),
+        "ssim": ssim(truth, mean, problem.span),
+        "residual": float((w @ misfit.double().square()).sqrt()),
+        "coverage": coverage(samples, truth) if len(samples) > 1 else math.nan,
+    }
+
+
+def ours(name: str, problem: ImageProblem, calls: int, n: int, seed: int) -> dict[str, Any]:
+    posterior = inverse.condition(prior_of(problem.prior), problem.model, problem.y)
+    method = find(name)
+    why = method.refusal(posterior)
+    if why is not None:
+        return {"refused": why}
+    steps = affordable(method, posterior, calls)
+    if steps is None:
+        return {"refused": f"one step takes more than {calls} network calls"}
+    start = time.process_time()
+    samples = inverse.sample(posterior, n, method=name, steps=steps, seed=seed)
+    spent = {k: samples.diagnostics[k] for k in ("network_calls", "jacobian_products")}
+    seconds = time.process_time() - start
+    return {**figures(problem, samples), "steps": steps, **spent, "seconds": seconds}
+
+
+def peer(
+    module: Any, name: str, problem: ImageProblem, calls: int, n: int, seed: int
+) -> dict[str, Any]:
+    from peers_task import Task
+
+    model, prior = problem.model, prior_of(problem.prior)
+    assert isinstance(model, LinearGaussian)
+    assert isinstance(model.sigma, float)
+    shape = tuple(problem.truth.shape[1:])
+    eye = torch.eye(math.prod(shape), dtype=torch.float64)
+    A = model.operator.apply(eye.reshape(-1, *shape)).flatten(1).T
+    y = problem.y.flatten(1)
+    kept = A.abs().sum(1) > 0
+    spent = 0
+
+    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+        nonlocal spent
+        spent += 1
+        return prior.denoise(x.float(), sigma.float()).to(x)
+
+    assert prior.data_range is not None
+    task = Task(
+        shape, denoise, A[kept], model.sigma, y[:, kept], *prior.data_range, prior.scale, n, calls,
+        seed,
+    )  # fmt: skip
+    start = time.process_time()
+    x = module.run(name, task).reshape(n, *shape).float()
+    seconds = time.process_time() - start
+    return {**figures(problem, Samples(x, {})), "network_calls": spent, "seconds": seconds}
+
+
+def classic(problem: ImageProblem, answer: Tensor) -> dict[str, Any]:
+    misfit = problem.model.misfit(problem.y, answer)
+    assert misfit is not None
+    truth = problem.truth[0]
+    return {
+        "psnr": psnr(truth, answer[0], problem.span),
+        "ssim": ssim(truth, answer[0], problem.span),
+        "residual": float(misfit),
+        "network_calls": 0,
+    }
+
+
+def runs_of(
+    name: str, problem: ImageProblem, modules: dict[str, Any], calls: int, n: int, seed: int
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What is run for a name of the list: one method, or all classical answers."""
+    if name == "classical":
+        answers = {k: partial(classic, problem, x) for k, x in problem.answers.items()}
+        return {name: lambda: {"refused": "a heading"}, **answers}
+    library, _, peers_name = name.partition(" ")
+    if library not in modules:
+        return {name: partial(ours, name, problem, calls, n, seed)}
+    if problem.prior == "digits" and isinstance(problem.model, LinearGaussian):
+        return {name: partial(peer, modules[library], peers_name, problem, calls, n, seed)}
+    return {}
+
+
+def attempt(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return run()
+    except (ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        return {"error": f"{type(error).__name__}: {error}"[:200]}
+
+
+def summarise(rows: list[dict[str, Any]], out: Path) -> None:
+    """Means over the pictures, by setting, problem and method."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        cell = found.setdefault(row["setting"], {}).setdefault(row["problem"], {})
+        cell.setdefault(row["method"], []).append(row)
+    for cells in found.values():
+        for methods in cells.values():
+            for name, runs in methods.items():
+                methods[name] = _mean(runs)
+    out.write_text(json.dumps({"torch": torch.__version__, **found}, indent=1) + "\n")
+
+
+def _mean(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    good = [r for r in runs if "psnr" in r]
+    if not good:
+        return {k: runs[0][k] for k in ("refused", "error") if k in runs[0]}
+    keys = [k for k in good[0] if isinstance(good[0][k], int | float) and k != "seed"]
+    means = {k: round(sum(r[k] for r in good) / len(good), 4) for k in keys}
+    failed = len(runs) - len(good)
+    return {"pictures": len(good), **means, **({"failed": failed} if failed else {})}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--setting", choices=PICTURES, default="small")
+    parser.add_argument("--problems", nargs="+", choices=LABELS, default=LABELS, metavar="NAME")
+    parser.add_argument("--methods", nargs="+", metavar="NAME")
+    kept = Path(tempfile.gettempdir()) / "images.jsonl"
+    parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = options.runs.read_text().splitlines() if options.runs.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {(r["setting"], r["problem"], r["method"], r["seed"]) for r in rows}
+
+    from peers_mixture import libraries
+
+    modules = libraries()
+    names = [m.name for m in inverse.methods()]
+    names += [f"{lib} {name}" for lib, module in modules.items() for name in module.METHODS]
+    for seed in range(PICTURES[options.setting]):
+        for label in options.problems:
+            todo = [m for m in names if (options.setting, label, m, seed) not in done]
+            todo = [m for m in todo if options.methods is None or m in options.methods]
+            if (options.setting, label, "classical", seed) not in done:
+                todo = ["classical", *todo]
+            if not todo:
+                continue
+            posed = problem(label, options.setting, seed)
+            calls, n = spending(options.setting, label)
+            for name in todo:
+                for method, run in runs_of(name, posed, modules, calls, n, seed).items():
+                    key = {"setting": options.setting, "problem": label, "method": method}
+                    row = {**key, "seed": seed, **attempt(run)}
+                    rows.append(row)
+                    with options.runs.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    shown = {k: round(v, 2) for k, v in row.items() if isinstance(v, float)}
+                    said = shown or row.get("refused") or row.get("error")
+                    print(label, method, said, flush=True)
+    summarise([r for r in rows if r["method"] != "classical"], options.out)
+
+
+if __name__ == "__main__":
+    main()
