@@ -49,7 +49,7 @@ class Method:
         cost: network calls and vector-Jacobian products per step (and particle).
         exact_when: where its samples follow the posterior, as steps (and particles) grow.
         paper: title and address.
-        steps: the default number of steps.
+        steps: the default number of noise levels, or of an optimiser's steps.
         applies: why it cannot sample a posterior, or None.
         build: (posterior, steps, **options) -> Recipe; its keyword arguments are the options.
     """
