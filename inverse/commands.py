@@ -81,6 +81,7 @@ def list_methods(args: Namespace) -> None:
         options = ", ".join(f"{name}={value}" for name, value in m.options.items())
         rows = {"asks for": m.asks, "needs": m.needs, "jacobian": "yes" if m.jacobian else "no"}
         rows |= {"cost": m.cost, "exact when": m.exact_when, "options": options or "none"}
+        rows |= {"deviates": m.deviates} if m.deviates else {}
         rows |= {"paper": m.paper}
         print("\n".join(f"    {name:<11} {text}" for name, text in rows.items()))
 

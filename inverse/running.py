@@ -44,7 +44,7 @@ class Counted(Prior):
         self.event_shape, self.data_range = prior.event_shape, prior.data_range
         self.sigma_range, self.scale = prior.sigma_range, prior.scale
         self.exact_covariance = prior.exact_covariance
-        self.network_calls = self.jacobian_products = 0
+        self.network_calls = self.jacobian_products = self.images = 0
         if hasattr(prior, "log_density"):  # in closed form, without network calls
             self.log_density = prior.log_density
 
@@ -56,6 +56,7 @@ class Counted(Prior):
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.network_calls += 1
+        self.images += len(x)
         x0 = self.prior.denoise(x, sigma.flatten())
         if x0.requires_grad:
             x0.register_hook(self._differentiated)
@@ -66,6 +67,7 @@ class Counted(Prior):
 
     def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
         self.network_calls += 1
+        self.images += len(x)
         x0, product = self.prior.covariance(x, sigma.flatten())
 
         def counted(v: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ def run_sampler(
                 index = number * total + step.index
                 settings.callback(dataclasses.replace(step, index=index, total=len(chunks) * total))
 
-        before = (counted.network_calls, counted.jacobian_products)
+        before = (counted.network_calls, counted.jacobian_products, counted.images)
         if x is None or done < total:
             x = sampler(
                 counted if posterior is None else posterior.paired(indices), len(indices),
@@ -109,10 +111,10 @@ def run_sampler(
                 callback=report, dtype=settings.dtype, device=device,
             )  # fmt: skip
         parts.append(x)
-        counts = max(
-            counts,
-            (counted.network_calls - before[0], counted.jacobian_products - before[1]),
-        )
+        # A likelihood may send many images for each sample through the network at once.
+        images = (counted.images - before[2]) // len(indices)
+        calls = max(counted.network_calls - before[0], images)
+        counts = max(counts, (calls, counted.jacobian_products - before[1]))
     return torch.cat(parts), {"network_calls": counts[0], "jacobian_products": counts[1]}
 
 

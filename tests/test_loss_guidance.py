@@ -212,6 +212,8 @@ def test_bad_pairs_are_refused_at_construction():
 
 NAMES = ("lgd", "mpgd", "dsg", "freedom", "ugd", "tfg", "score-ald", "classifier")
 every_method = pytest.mark.parametrize("name", NAMES)
+# Those for measurements that are linear: a classifier is none.
+every_linear = pytest.mark.parametrize("name", [n for n in NAMES if n != "classifier"])
 
 
 def published_tfg(prior, model, y, x_t, levels, rho, mu, iterations, spread=0.0, draws=4):
@@ -377,7 +379,7 @@ def test_mpgd_fits_the_noise_and_takes_no_gradient_of_the_network():
     assert max(samples.diagnostics["residual_sigma"]) < 0.1
 
 
-@every_method
+@every_linear
 def test_calls_are_those_stated(name):
     prior, model, y = masked()
     posterior = inverse.condition(prior, model, y)
@@ -391,7 +393,7 @@ def test_calls_are_those_stated(name):
     assert (counts["jacobian_products"] > 0) == method.jacobian
 
 
-@every_method
+@every_linear
 def test_a_sample_is_the_same_alone_in_a_batch_and_after_a_restart(name, tmp_path):
     prior, model, y, _ = problem()
     posterior = inverse.condition(prior, model, y)
@@ -520,6 +522,42 @@ def test_options_out_of_range_are_refused_before_a_run(name, options, message):
     posterior = inverse.condition(prior, model, y)
     with pytest.raises(ValueError, match=message):
         find(name).recipe(posterior, 10, **options)
+
+
+def test_a_classifier_is_no_linear_measurement():
+    prior, model, y, _ = problem()
+    with pytest.raises(ValueError, match=r"no classifier, .* choose dps or mmps"):
+        inverse.sample(inverse.condition(prior, model, y), method="classifier")
+
+
+@pytest.mark.parametrize("name", ["mpgd", "ugd", "tfg", "lgd"])
+def test_without_bounds_steps_are_taken_as_they_are(name):
+    prior, model, y, x = problem()
+    given = moments(prior, x, 1.0)
+    free, held = (
+        find(name).recipe(inverse.condition(prior, model, y), 10, bounded=bounded).prior.likelihoods
+        for bounded in (False, True)
+    )
+    lengths = [likelihoods[0].shift(given).norm() for likelihoods in (free, held)]
+    assert float(lengths[0]) > 1.5 * float(lengths[1])
+
+
+def test_reverse_runs_sample_a_black_box():
+    """y = |x|^2, measured to 0.2, of a standard Gaussian in the plane: a ring, drawn by weights."""
+    box = from_simulator(
+        lambda x: x.square().sum(1, keepdim=True), Gaussian(0.2), (2,), differentiable=False
+    )
+    prior = priors.Gaussian(torch.zeros(2, dtype=DOUBLE), 1.0)
+    posterior = inverse.condition(prior, box, torch.tensor([2.0], dtype=DOUBLE))
+    samples = inverse.sample(posterior, n=150, method="reverse-runs", steps=25, levels=6, seed=0)
+    radius = samples.x.norm(dim=1)
+    z = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    w = box.log_likelihood(torch.tensor([[2.0]], dtype=DOUBLE), z).exp()
+    mean = float((w * z.norm(dim=1)).sum() / w.sum())
+    spread = float((w * (z.norm(dim=1) - mean).square()).sum() / w.sum()) ** 0.5
+    assert float(radius.mean()) == pytest.approx(mean, abs=spread)
+    assert float(radius.std()) < 3 * spread
+    assert float((samples.x / radius[:, None]).mean(0).norm()) < 0.3  # all around the ring
 
 
 def test_what_a_method_cannot_sample_is_refused():

@@ -6,7 +6,7 @@ from .covariance import AssumedCovariance
 from .exact import Exact
 from .fixed_prior import FixedPrior
 from .gaussian_lift import GaussianLift
-from .isotropic import Isotropic, Tabulated, Zero
+from .isotropic import Isotropic, Switched, Tabulated, Zero
 from .learned import Learned, LearnedLift
 from .likelihood import Cost, Likelihood, Moments
 from .linear_system import Measured
@@ -42,6 +42,7 @@ __all__ = [
     "Scaled",
     "ScoreALD",
     "SigmaPointLift",
+    "Switched",
     "Tabulated",
     "TrainingFree",
     "Tweedie",

@@ -78,6 +78,23 @@ class Isotropic(Homogeneous):
 
 
 @final
+@dataclass(frozen=True)
+class Switched(Homogeneous):
+    """c of one rule below a noise level, and of another from there on.
+
+    Paper: Peng et al., "Improving Diffusion Models for Inverse Problems Using Optimal Posterior
+    Covariance", 2024, https://arxiv.org/abs/2402.02149
+    """
+
+    below: Homogeneous
+    above: Homogeneous
+    at: float
+
+    def variance(self, sigma: Tensor) -> Tensor:
+        return torch.where(sigma < self.at, self.below.variance(sigma), self.above.variance(sigma))
+
+
+@final
 class Tabulated(Homogeneous):
     """c(sigma) = E|x0 - D(x0 + sigma eps)|^2 / n, the prior's own denoising error, from a table.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from forward_models import ForwardModel
 
-from ..checks import whole
+from ..checks import flag, whole
 from ..norms import norm_of
 from .likelihood import Cost, Likelihood, Moments
 from .smoothed import Objective, ascent, check_model, safe_step, smoothed
@@ -56,6 +56,7 @@ class TrainingFree(Likelihood):
         iterations: N.
         draws, seed: K and the seed of the draws.
         relative: see above.
+        bounded: False to take all steps as they are, as the papers do.
     Raises:
         TypeError: a time-dependent model, or a black box. ValueError: neither rho nor mu.
 
@@ -79,6 +80,7 @@ class TrainingFree(Likelihood):
         draws: int = 4,
         seed: int = 0,
         relative: bool = False,
+        bounded: bool = True,
     ) -> None:
         check_model(model, "TrainingFree")
         if rho is None and mu is None:
@@ -87,6 +89,7 @@ class TrainingFree(Likelihood):
         self.rho, self.mu, self.spread = rho, mu, spread
         self.iterations, self.draws = whole(iterations, "iterations"), whole(draws, "draws")
         self.seed, self.relative = seed, relative
+        self.bounded = flag(bounded, "bounded")
         self.needs_covariance = rho is not None
 
     @property
@@ -111,10 +114,10 @@ class TrainingFree(Likelihood):
                 if k > 0:
                     value, gradient = ascent(f, z)
                 step = mu * gradient
-                z = z + safe_step(f, z, value, gradient, step) * step
+                z = z + self._safe(f, z, value, gradient, step)
             shift = shift + (z - D)
             if self.rho is not None and not self.relative:
-                shift = safe_step(f, D, log_f, u, shift) * shift
+                shift = self._safe(f, D, log_f, u, shift)
         return shift, log_f
 
     def _variance_guidance(
@@ -124,10 +127,13 @@ class TrainingFree(Likelihood):
         d = moments.covariance(u)
         rho = self.rho(moments.sigma)
         if not self.relative:
-            d = rho * d
-            return safe_step(f, moments.x0, log_f, u, d) * d
+            return self._safe(f, moments.x0, log_f, u, rho * d)
         length = norm_of(d).clamp(min=torch.finfo(d.dtype).tiny)
         return rho * norm_of(moments.x - moments.x0) * d / length
+
+    def _safe(self, f: Objective, z: Tensor, value: Tensor, gradient: Tensor, d: Tensor) -> Tensor:
+        """d, or as much of it as does not lower f."""
+        return safe_step(f, z, value, gradient, d) * d if self.bounded else d
 
     def _objective(self, moments: Moments) -> Objective:
         spread = torch.zeros_like(moments.sigma)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from forward_models import ForwardModel
 
-from ..checks import positive, whole
+from ..checks import flag, positive, whole
 from .likelihood import Likelihood, Moments
 from .smoothed import Objective, ascent, check_model, safe_step, smoothed
 
@@ -38,6 +38,7 @@ class MonteCarloLift(Likelihood):
         scale: s, standard deviation of one value of x0, data units.
         draws: K; 10 in the published comparisons.
         seed: of the draws.
+        bounded: False for the published shift, without the bound.
     Raises:
         TypeError: a time-dependent model; when shifted, a black box, of which the density is there.
         ValueError: numbers out of range.
@@ -50,12 +51,19 @@ class MonteCarloLift(Likelihood):
     weighs_with_covariance = False
 
     def __init__(
-        self, model: ForwardModel, y: Tensor, *, scale: float, draws: int = 10, seed: int = 0
+        self,
+        model: ForwardModel,
+        y: Tensor,
+        *,
+        scale: float,
+        draws: int = 10,
+        seed: int = 0,
+        bounded: bool = True,
     ) -> None:
         check_model(model, "MonteCarloLift", differentiable=False)
         self.model, self.y = model, y
         self.scale, self.draws = positive(scale, "scale"), whole(draws, "draws")
-        self.seed = seed
+        self.seed, self.bounded = seed, flag(bounded, "bounded")
 
     def shift(self, moments: Moments) -> Tensor:
         return self.evaluate(moments)[0]
@@ -68,7 +76,9 @@ class MonteCarloLift(Likelihood):
         f = self._objective(moments)
         value, u = ascent(f, moments.x0)
         d = moments.covariance(u)
-        return safe_step(f, moments.x0, value, u, d) * d, value
+        if self.bounded:
+            d = safe_step(f, moments.x0, value, u, d) * d
+        return d, value
 
     def _objective(self, moments: Moments) -> Objective:
         s = torch.as_tensor(self.scale, dtype=moments.sigma.dtype, device=moments.sigma.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 import torch
@@ -86,6 +87,9 @@ class ReverseRunLift(Likelihood):
     @torch.no_grad()
     def evaluate(self, moments: Moments) -> tuple[Tensor, Tensor]:
         x0 = self._run(moments)
+        if not bool(torch.isfinite(x0).all()):  # a black box need not bear them
+            lost = torch.full_like(moments.x0, math.nan)
+            return lost, lost.reshape(len(lost), -1)[:, 0]
         log_w = log_likelihoods(self.model, self.y, x0)
         w = torch.softmax(log_w, 0)
         w = w.reshape(*w.shape, *[1] * (x0.ndim - 2))

@@ -69,3 +69,11 @@ def split_spectral(posterior: Posterior) -> str | None:
         return why
     measured = Problem(posterior).linear()
     return not_spectral(measured.model)
+
+
+def clean(posterior: Posterior) -> str | None:
+    """For methods that take draws of clean images."""
+    if all(isinstance(model, TimeDependent) for model, _ in posterior.factors):
+        kinds = ", ".join(type(model).__name__ for model, _ in posterior.factors)
+        return f"{kinds} is given at every noise level, where no runs are needed"
+    return None

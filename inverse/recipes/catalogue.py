@@ -6,6 +6,7 @@ from priors.prior import event_size
 from priors.words import did_you_mean
 
 from ..posterior import Posterior
+from .classifier import CLASSIFIER
 from .decoupled import DECOUPLED
 from .exact import EXACT
 from .gaussian import GAUSSIAN
@@ -23,6 +24,7 @@ _METHODS: tuple[Method, ...] = (
     *GAUSSIAN,
     *PLUG_IN,
     *LOSS_GUIDANCE,
+    *CLASSIFIER,
     LEARNED,
     *SPLITTING,
     *PROJECTION,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from forward_models import LinearGaussian, TimeDependent
+from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import VP
 from priors.grids import unit_of
 
@@ -24,6 +24,15 @@ def lift_of(linear: Callable[[LinearGaussian, Tensor], Likelihood]) -> Lift:
         if isinstance(model, LinearGaussian):
             return linear(model, y)
         return PlugIn(model, y)
+
+    return lift
+
+
+def clean(make: Callable[[ForwardModel, Tensor], Likelihood]) -> Lift:
+    """Exact for time-dependent models, `make` for all models of clean images."""
+
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        return Exact(model, y) if isinstance(model, TimeDependent) else make(model, y)
 
     return lift
 

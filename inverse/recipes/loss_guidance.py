@@ -1,4 +1,4 @@
-"""Guidance by losses and draws: what trains nothing, and the guidance of classifiers."""
+"""Guidance by losses and draws: what trains nothing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel, LinearGaussian, TimeDependent
+from forward_models import ForwardModel, LinearGaussian
 from priors import VP, geometric
 from priors.grids import unit_of
-from priors.words import did_you_mean
 
-from ..checks import between, positive, whole
-from ..lift import Lift, Model
+from ..checks import between, flag, positive, whole
 from ..likelihoods import (
-    Exact,
     Likelihood,
     MonteCarloLift,
-    PlugIn,
-    ReverseRunLift,
-    Scaled,
     ScoreALD,
     TrainingFree,
 )
@@ -28,17 +22,8 @@ from ..likelihoods.loss_guidance import Weight, constant
 from ..posterior import Posterior
 from ..samplers import Ancestral, AnnealedLangevin, Spherical, TimeTravel
 from . import applies
-from .lifts import lift_of, vp_levels
+from .lifts import clean, lift_of, vp_levels
 from .recipe import Method, Recipe
-
-
-def clean(make: Callable[[ForwardModel, Tensor], Likelihood]) -> Lift:
-    """Exact for time-dependent models, `make` for all models of clean images."""
-
-    def lift(model: Model, y: Tensor) -> Likelihood:
-        return Exact(model, y) if isinstance(model, TimeDependent) else make(model, y)
-
-    return lift
 
 
 def tabulated(levels: Tensor, values: Tensor) -> Weight:
@@ -60,22 +45,28 @@ def growing(levels: Tensor, width: float) -> Tensor:
     return ratio / ratio.mean()
 
 
-def _lgd(posterior: Posterior, steps: int, *, draws: int = 10) -> Recipe:
+def _lgd(posterior: Posterior, steps: int, *, draws: int = 10, bounded: bool = True) -> Recipe:
     scale = posterior.prior.scale
     whole(draws, "draws")
-    lift = clean(lambda model, y: MonteCarloLift(model, y, scale=scale, draws=draws))
+    flag(bounded, "bounded")
+    lift = clean(
+        lambda model, y: MonteCarloLift(model, y, scale=scale, draws=draws, bounded=bounded)
+    )
     return Recipe(posterior.lifted(lift), Ancestral(vp_levels(posterior, steps), eta=1.0))
 
 
-def _mpgd(posterior: Posterior, steps: int, *, c: float = 1.0, eta: float = 0.5) -> Recipe:
+def _mpgd(
+    posterior: Posterior, steps: int, *, c: float = 1.0, eta: float = 0.5, bounded: bool = True
+) -> Recipe:
     width = unit_of(posterior.prior)
     positive(c, "c")
+    flag(bounded, "bounded")
     between(eta, "eta", 0, 1)
 
     def mu(sigma: Tensor) -> Tensor:
         return c * width**2 * (1 + (sigma / width) ** 2).sqrt()
 
-    lift = clean(lambda model, y: TrainingFree(model, y, mu=mu))
+    lift = clean(lambda model, y: TrainingFree(model, y, mu=mu, bounded=bounded))
     levels = vp_levels(posterior, steps)
     return Recipe(posterior.lifted(lift), Ancestral(levels, eta=eta, keep_noise=True))
 
@@ -115,14 +106,18 @@ def _ugd(
     iterations: int = 1,
     mu: float = 0.01,
     recurrences: int = 2,
+    bounded: bool = True,
 ) -> Recipe:
     positive(w, "w")
     positive(mu, "mu")
+    flag(bounded, "bounded")
     whole(iterations, "iterations")
     whole(recurrences, "recurrences")
     step = constant(mu * unit_of(posterior.prior) ** 2)
     lift = clean(
-        lambda model, y: TrainingFree(model, y, rho=constant(w), mu=step, iterations=iterations)
+        lambda model, y: TrainingFree(
+            model, y, rho=constant(w), mu=step, iterations=iterations, bounded=bounded
+        )
     )
     sampler = Ancestral(vp_levels(posterior, steps), eta=0.0)
     return Recipe(posterior.lifted(lift), TimeTravel(sampler, repeats=recurrences))
@@ -139,6 +134,7 @@ def _tfg(
     recurrences: int = 1,
     draws: int = 4,
     eta: float = 1.0,
+    bounded: bool = True,
 ) -> Recipe:
     for name, value in {"rho": rho, "mu": mu, "spread": spread}.items():
         between(value, name, 0)
@@ -148,6 +144,7 @@ def _tfg(
     for name, count in counts.items():
         whole(count, name)
     between(eta, "eta", 0, 1)
+    flag(bounded, "bounded")
     width, levels = unit_of(posterior.prior), vp_levels(posterior, steps)
     above = levels[:-1]
     share = (above / width) ** 2 / (1 + (above / width) ** 2)  # 1 - abar_t
@@ -157,7 +154,14 @@ def _tfg(
 
     def guide(model: ForwardModel, y: Tensor) -> Likelihood:
         return TrainingFree(
-            model, y, rho=rho_, mu=mu_, spread=spread_, iterations=iterations, draws=draws
+            model,
+            y,
+            rho=rho_,
+            mu=mu_,
+            spread=spread_,
+            iterations=iterations,
+            draws=draws,
+            bounded=bounded,
         )
 
     lift = clean(guide)
@@ -178,25 +182,14 @@ def _score_ald(
     return Recipe(posterior.lifted(lift_of(annealed)), AnnealedLangevin(levels, steps_per_level))
 
 
-def _classifier(
-    posterior: Posterior, steps: int, *, scale: float = 1.0, through: str = "plug-in"
-) -> Recipe:
-    ways: dict[str, Callable[[ForwardModel, Tensor], Likelihood]] = {
-        "plug-in": PlugIn,
-        "monte-carlo": lambda m, y: MonteCarloLift(m, y, scale=posterior.prior.scale),
-        "reverse-runs": ReverseRunLift,
-    }
-    positive(scale, "scale")
-    if through not in ways:
-        known = f"{', '.join(ways)}{did_you_mean(through, ways)}"
-        raise ValueError(f"unknown through={through!r}; known: {known}")
-    exact_or_lifted = clean(ways[through])
-    lifted = posterior.lifted(lambda model, y: Scaled(exact_or_lifted(model, y), scale))
-    return Recipe(lifted, Ancestral(geometric(steps, posterior.sigma_range), eta=1.0))
-
-
 def _method(
-    name: str, build: Callable[..., Recipe], steps: int, cost: str, paper: str, jacobian: bool
+    name: str,
+    build: Callable[..., Recipe],
+    steps: int,
+    cost: str,
+    paper: str,
+    jacobian: bool,
+    deviates: str,
 ) -> Method:
     return Method(
         name=name,
@@ -210,40 +203,49 @@ def _method(
         steps=steps,
         applies=applies.differentiable,
         build=build,
+        deviates=deviates,
     )
 
+
+SHORTENED = "steps that would lower the likelihood are shortened (`bounded=False`: never)"
 
 LOSS_GUIDANCE = (
     _method(
         "lgd", _lgd, 1000, "1 network call and 1 vector-Jacobian product a step",
         "Song et al. 2023, Loss-Guided Diffusion Models for Plug-and-Play Controllable Generation, "
         "https://proceedings.mlr.press/v202/song23k.html", True,
+        f"one set of draws a level, scattered by the prior's scale; {SHORTENED}",
     ),
     _method(
         "mpgd", _mpgd, 100, "1 network call a step",
         "He et al. 2024, Manifold Preserving Guided Diffusion, https://arxiv.org/abs/2311.16424",
         False,
+        f"no autoencoder projects x0; {SHORTENED}",
     ),
     _method(
         "dsg", _dsg, 100, "1 network call and 1 vector-Jacobian product a step",
         "Yang et al. 2024, Guidance with Spherical Gaussian Constraint for Conditional Diffusion, "
         "https://arxiv.org/abs/2402.03201", True,
+        "ratio 0.2, the upper end of the paper's 0.1 to 0.2",
     ),
     _method(
         "freedom", _freedom, 100,
         "1 network call and 1 vector-Jacobian product a step; `recurrences` of each in the stage",
         "Yu et al. 2023, FreeDoM: Training-Free Energy-Guided Conditional Diffusion Model, "
         "https://arxiv.org/abs/2303.09833", True,
+        "rho, recurrences and stage are one choice; the paper's differ from task to task",
     ),
     _method(
         "ugd", _ugd, 100, "`recurrences` network calls and vector-Jacobian products a step",
         "Bansal et al. 2023, Universal Guidance for Diffusion Models, "
         "https://arxiv.org/abs/2302.07121", True,
+        f"w, mu and recurrences are one choice for all tasks; {SHORTENED}",
     ),
     _method(
         "tfg", _tfg, 100, "`recurrences` network calls and vector-Jacobian products a step",
         "Ye et al. 2024, TFG: Unified Training-Free Guidance for Diffusion Models, "
         "https://arxiv.org/abs/2409.15761", True,
+        f"rho, mu and spread are the paper's start, without its search by task; {SHORTENED}",
     ),
     Method(
         name="score-ald",
@@ -258,21 +260,7 @@ LOSS_GUIDANCE = (
         steps=500,
         applies=applies.linear,
         build=_score_ald,
-    ),
-    Method(
-        name="classifier",
-        family="guidance",
-        asks="gradient",
-        needs="time-dependent factors, such as noise-conditional classifiers; clean ones go "
-        "`through` an approximation",
-        jacobian=True,
-        cost="1 network call and 1 gradient of the classifier a step; for models of clean images "
-        "1 vector-Jacobian product, or the runs' network calls",
-        exact_when="all factors are time-dependent and scale = 1",
-        paper="Dhariwal and Nichol 2021, Diffusion Models Beat GANs on Image Synthesis, "
-        "https://arxiv.org/abs/2105.05233",
-        steps=250,
-        applies=applies.differentiable,
-        build=_classifier,
+        deviates="500 geometric levels and steps in proportion to sigma^2; the paper's code has "
+        "2311 levels from sigma = 232 and a rate of 3e-5",
     ),
 )  # fmt: skip

@@ -52,6 +52,7 @@ class Method:
         steps: the default number of noise levels, or of an optimiser's steps.
         applies: why it cannot sample a posterior, or None.
         build: (posterior, steps, **options) -> Recipe; its keyword arguments are the options.
+        deviates: where its defaults, or its sampler, are not those of the paper.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Method:
     steps: int
     applies: Callable[[Posterior], str | None]
     build: Callable[..., Recipe]
+    deviates: str = ""
 
     def __repr__(self) -> str:
         jacobian = ", jacobian" if self.jacobian else ""
@@ -72,7 +74,8 @@ class Method:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options that `inverse.sample` passes on, with the paper's values."""
+        """The options that `inverse.sample` passes on, with their defaults: the paper's values,
+        unless `deviates` says otherwise."""
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
