@@ -19,11 +19,14 @@ from . import applies
 from .lifts import clean
 from .recipe import Method, Recipe
 
+# On a ring in the plane seen by a black box, 100 steps of 8 runs of 8 levels came nearer the exact
+# posterior (sliced Wasserstein .06, floor .03) than 50 of 32 x 8 (.15), 25 of 32 x 8 (.27) or 50 of
+# 128 x 8 (.20): what few steps lose, more runs do not give back.
 IMAGES = 2**22
 """Values that go through the network together."""
 
 
-def _reverse_runs(posterior: Posterior, steps: int, *, runs: int = 32, levels: int = 8) -> Recipe:
+def _reverse_runs(posterior: Posterior, steps: int, *, runs: int = 8, levels: int = 8) -> Recipe:
     for name, value in {"runs": runs, "levels": levels}.items():
         whole(value, name, least=2)
     at_once = max(1, IMAGES // event_size(posterior.event_shape))
@@ -69,11 +72,11 @@ CLASSIFIER = (
         asks="black box",
         needs="any forward model of clean images; it is only evaluated",
         jacobian=False,
-        cost="1 + `runs` (2 `levels` - 1) network calls a step: 481 by default",
+        cost="1 + `runs` (2 `levels` - 1) network calls a step: 121 by default",
         exact_when="steps, runs and levels grow",
         paper="Efron 2011, Tweedie's Formula and Selection Bias, "
         "https://doi.org/10.1198/jasa.2011.tm11181",
-        steps=50,
+        steps=100,
         applies=applies.clean,
         build=_reverse_runs,
         deviates="the paper is of the formula, not of a sampler",
