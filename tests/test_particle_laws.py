@@ -15,6 +15,7 @@ import priors
 from forward_models import LinearGaussian
 from inverse.particles import DecoupledDiffusion, Particles, TwistedFilter
 from inverse.particles.particles import evidence_error
+from inverse.randomness import NoiseStream
 from inverse.samplers import Ancestral, EulerMaruyama, Multistep
 
 GROUPS = COUNT = 64
@@ -110,17 +111,32 @@ def test_error_of_the_evidence_without_resampling():
     assert evidence_error(torch.ones(1, 1, dtype=DOUBLE)).isnan().all()
 
 
-def test_ddsmc_takes_the_published_spread():
+def test_ddsmc_proposes_and_weighs_with_the_published_spread():
     """rho^2 = (1 - abar) / 2 for images of unit variance, abar = 1 / (1 + sigma^2)."""
     prior, model, y, _ = problem()
-    kept = {}
-    method = DecoupledDiffusion([3.0, 1.5, 0.0], spread=1.0)
-    method(inverse.condition(prior, model, y), 5, dtype=DOUBLE, keep=kept.__setitem__)
+    posterior, kept = inverse.condition(prior, model, y), {}
+    method = DecoupledDiffusion([3.0, 1.5, 0.0], resample_below=0, spread=1.0)
+    method(posterior, 5, seed=0, dtype=DOUBLE, keep=kept.__setitem__)
+    noise = NoiseStream(0, range(5), (6,), DOUBLE)
+    x, z = posterior.initial(noise.normal(0), 3.0), noise.normal(1)
+    U, s, Vh = torch.linalg.svd(model.operator.matrix)
+    target, sigma = y @ U / s, model.sigma / s
+
+    D = prior.denoise(x, 3.0)
+    c = 1.5 / 3 * math.sqrt(3**2 - 1.5**2)
+    kept_share = math.sqrt(1.5**2 - c**2) / 3
+    rho2 = (1 - 1 / (1 + 3.0**2)) / 2
+    gain = rho2 / (rho2 + sigma**2)
+    moved = (1 - kept_share) * gain * (target - (D @ Vh.T)[:, :4])
+    spread = (c**2 - (1 - kept_share) ** 2 * gain * rho2).sqrt()
+    expected = (D + kept_share * (x - D)) @ Vh.T + c * z @ Vh.T
+    expected[:, :4] += moved + (spread - c) * (z @ Vh.T)[:, :4]
+    torch.testing.assert_close(kept[1]["x"], expected @ Vh)
+
     D = prior.denoise(kept[1]["x"], 1.5)
-    U, s, Vh = torch.linalg.svd(model.operator.matrix, full_matrices=False)
     rho2 = (1 - 1 / (1 + 1.5**2)) / 2
-    twist = torch.distributions.Normal(D @ Vh.T, ((model.sigma / s) ** 2 + rho2).sqrt())
-    torch.testing.assert_close(kept[1]["log_g"], twist.log_prob(y @ U / s).sum(1))
+    twist = torch.distributions.Normal((D @ Vh.T)[:, :4], (sigma**2 + rho2).sqrt())
+    torch.testing.assert_close(kept[1]["log_g"], twist.log_prob(target).sum(1))
 
 
 @pytest.mark.parametrize(

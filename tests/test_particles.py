@@ -83,9 +83,9 @@ def test_modes_get_their_weights(name):
 def test_a_run_follows_its_seed_whatever_the_network_batch(make):
     posterior, *_ = gaussian_problem()
     method = make(levels(posterior, 8))
-    run = lambda **k: method(posterior, 24, groups=2, dtype=DOUBLE, **k)  # noqa: E731
+    run = lambda **k: method(posterior, 8, groups=2, dtype=DOUBLE, **k)  # noqa: E731
     whole = run(seed=5)
-    for batch in (1, 7, 24):
+    for batch in (1, 3):
         torch.testing.assert_close(run(seed=5, batch=batch).x, whole.x)
         torch.testing.assert_close(run(seed=5, batch=batch).log_weights, whole.log_weights)
     assert not torch.allclose(run(seed=6).x, whole.x)

@@ -41,7 +41,8 @@ class TwistedFilter(ParticleMethod):
         order: 2 extrapolates D as Multistep does; the transitions are then those of
             SDE-DPM-Solver++(2M), with a smaller error of the discretised prior.
         proposal: in place of eta and order, any sampler over the same levels whose steps are
-            Gaussian with fresh noise: Ancestral, Multistep, EulerMaruyama.
+            Gaussian with fresh noise: Ancestral, Multistep, EulerMaruyama. Its error under the
+            prior alone is that of the discretised prior.
 
     Papers: Wu et al., "Practical and Asymptotically Exact Conditional Sampling in Diffusion
     Models", 2023, https://arxiv.org/abs/2306.17775; Gordon et al., "Novel Approach to
