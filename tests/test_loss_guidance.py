@@ -549,7 +549,7 @@ def test_reverse_runs_sample_a_black_box():
     )
     prior = priors.Gaussian(torch.zeros(2, dtype=DOUBLE), 1.0)
     posterior = inverse.condition(prior, box, torch.tensor([2.0], dtype=DOUBLE))
-    samples = inverse.sample(posterior, n=150, method="reverse-runs", steps=25, levels=6, seed=0)
+    samples = inverse.sample(posterior, n=150, method="reverse-runs", steps=60, seed=0)
     radius = samples.x.norm(dim=1)
     z = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     w = box.log_likelihood(torch.tensor([[2.0]], dtype=DOUBLE), z).exp()
