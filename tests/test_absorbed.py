@@ -9,6 +9,7 @@ import torch
 from likelihood_cases import moments
 from problems import DOUBLE, Component, problem
 
+import inverse
 import priors
 from forward_models import Identity, Inpainting, LinearGaussian, MatrixOperator
 from inverse.likelihoods import (
@@ -145,6 +146,25 @@ def test_it_is_no_drift_for_the_posterior_seen_through_noise():
     for s in torch.linspace(0.81, 0, steps, dtype=DOUBLE).tolist():
         v += 0.81 / steps * (1 - 2 * v / (1 - s))
     assert v == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_absorbed_samples_have_the_spread_of_the_posterior():
+    """Also in the measured directions, where Langevin steps have to make nu."""
+    prior = priors.Gaussian(torch.zeros(50, dtype=DOUBLE), 1.0)
+    model, g = LinearGaussian(Identity(), 1.0), torch.Generator().manual_seed(0)
+    y = model.simulate(prior.sample(1, g), g)
+    mean, covariance = prior.condition(model, y).moments()
+    posterior = inverse.condition(prior, model, y)
+    x = inverse.sample(posterior, n=400, method="mmps", steps=80, seed=0, absorb=True).x
+    spread = float((x - mean).square().mean() / covariance.diagonal().mean()) ** 0.5
+    assert spread == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["ugd", "score-ald", "exact", "dds"])
+def test_what_cannot_absorb_is_refused_in_one_way(name):
+    prior, model, y, _ = problem()
+    with pytest.raises(ValueError, match="absorb=True cannot be used here: "):
+        inverse.sample(inverse.condition(prior, model, y), method=name, steps=5, absorb=True)
 
 
 def test_bad_arguments():

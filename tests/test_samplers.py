@@ -16,6 +16,7 @@ from inverse.randomness import NoiseStream, check_seed
 from inverse.running import Counted
 from inverse.samplers import (
     MALA,
+    Absorbing,
     AdaptiveODE,
     Ancestral,
     AnnealedLangevin,
@@ -70,6 +71,8 @@ OTHERS = {
     "spherical eta 0.5": lambda levels: Spherical(levels, eta=0.5, ratio=0.2),
     "langevin after heun": lambda levels: settling(Heun, levels, Langevin),
     "mala after multistep": lambda levels: settling(Multistep, levels, MALA),
+    "absorbing": lambda levels: Absorbing(Ancestral(levels), 0.9, corrections=3),
+    "absorbing, multistep": lambda levels: Absorbing(Multistep(levels), 0.9),
     "adaptive": lambda levels: AdaptiveODE((0.9 * float(levels[-2]), float(levels[0])), 1e-5, 1e-6),
 }
 

@@ -11,6 +11,7 @@ from ..likelihoods import Absorbed, Likelihood
 from ..particles import ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Absorbing, Sampler
+from ..samplers.absorbing import goes_straight_down
 from ..variational import VariationalMethod
 from .recipe import Recipe
 
@@ -47,6 +48,11 @@ def _refusal(recipe: Recipe) -> str | None:
         return f"{type(recipe.sampler).__name__} uses p(y | x0) alone, at no noise level"
     if isinstance(recipe.sampler, VariationalMethod):
         return f"{type(recipe.sampler).__name__} optimises a clean image"
+    if isinstance(recipe.sampler, Sampler) and not goes_straight_down(recipe.sampler):
+        return (
+            f"{type(recipe.sampler).__name__} does not go straight down a grid of levels; "
+            "give a sampler that does, such as Multistep or Ancestral"
+        )
     if isinstance(recipe.sampler, ParticleMethod) and not recipe.sampler.absorbs:
         return f"{type(recipe.sampler).__name__} treats small noise levels in its own way"
     if recipe.prior.decoder is not None:
