@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from likelihood_cases import CASES, AsNetwork, moments
+from likelihood_cases import CASES, TABLE, AsNetwork, moments
 from problems import DOUBLE, problem
 
 import inverse
@@ -463,3 +463,26 @@ def test_without_a_covariance_samples_over_fit_and_with_tweedies_they_do_not():
         shares[name] = residual, float(x.var(0).mean() / exact.diagonal().mean())
     assert max(shares["plug-in"]) < 0.6
     assert shares["mmps"] == pytest.approx((1, 1), abs=0.1)
+
+
+def test_mmps_takes_the_iterations_of_its_paper():
+    prior, model, y, _ = problem()
+    square = Observation(from_simulator(torch.square, Gaussian(0.1), (6,)).operator, Gaussian(0.1))
+    for m, z, kind in ((model, y, "assumed"), (square, torch.ones(1, 6), "covariance")):
+        posterior = inverse.condition(prior, m, z.to(DOUBLE))
+        (lift,) = find("mmps").recipe(posterior, 10, iterations=2).prior.likelihoods
+        assert getattr(lift, kind).iterations == 2
+    with pytest.raises(ValueError, match="iterations must be an integer >= 1"):
+        find("mmps").recipe(posterior, 10, iterations=0)
+
+
+def test_the_table_of_errors_ends_at_the_threshold():
+    prior, model, y, _ = problem()
+    recipe = find("optimal-covariance").recipe(
+        inverse.condition(prior, model, y), 10, table=TABLE, threshold=0.2
+    )
+    sigma = torch.tensor([0.1, 0.19, 0.21, 2.0], dtype=DOUBLE)
+    c = recipe.prior.likelihoods[0].assumed.variance(sigma)
+    wide = Isotropic(s=prior.scale).variance(sigma)
+    torch.testing.assert_close(c[:2], TABLE.variance(sigma)[:2])
+    torch.testing.assert_close(c[2:], wide[2:])
