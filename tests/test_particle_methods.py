@@ -12,8 +12,10 @@ import inverse
 import priors
 from forward_models import (
     Gaussian,
+    Laplace,
     LinearGaussian,
     MatrixOperator,
+    Observation,
     from_function,
     from_simulator,
 )
@@ -261,3 +263,16 @@ def test_fps_is_right_for_small_noise_and_too_narrow_for_large(sigma_y, narrow):
     else:
         assert abs(found.mean[0] - mean[0]) < 3 * sigma_y
         assert (found.std[1:] - 1).abs().max() < 5 / (2 * roots) ** 0.5
+
+
+@pytest.mark.parametrize("steps", [40, 160])
+def test_enkg_contracts_under_noise_whose_stand_in_follows_the_output(steps):
+    """Laplace noise pulls by its sign alone at each particle; the group is pulled to one point."""
+    prior, model, y, _ = problem()
+    laplace = Observation(model.operator, Laplace(0.3))
+    posterior = inverse.condition(prior, laplace, y)
+    samples = inverse.sample(posterior, n=200, method="enkg", steps=steps, seed=0)
+    _, product = prior.covariance(torch.zeros(6, 6, dtype=torch.float64), 1e4)
+    widest = product(torch.eye(6, dtype=torch.float64)).diagonal().sqrt()
+    assert bool((samples.std < 1.2 * widest).all())
+    assert samples.diagnostics["reduced_chi2"] < 2

@@ -31,7 +31,8 @@ class EnsembleKalman(ParticleMethod):
 
     covariances being those of the group. ODE steps leave F(x) as it is, so for a Gaussian prior, a
     linear f and Gaussian noise the particles end in the posterior: exact as particles and steps
-    grow. Otherwise, and with fewer particles than dimensions, in whose span alone they move, an
+    grow. Other noise is replaced by a Gaussian around the group's mean output at each level.
+    Otherwise, and with fewer particles than dimensions, in whose span alone they move, an
     approximation. The published step has this direction, a length that is normalised instead, and
     no S: it seeks a mode.
 
@@ -98,7 +99,7 @@ class EnsembleKalman(ParticleMethod):
         if not bool(torch.isfinite(x0).all()):
             return x0
         tau = 1 / (len(self.levels) - 1)
-        outputs, misfits = _whitened(walk.posterior, x0)
+        outputs, misfits = _whitened(walk.posterior, x0, walk.groups)
         eps = walk.noise(1, k + 1, (outputs.shape[1],))
         misfits = misfits + eps / math.sqrt(tau)
         count = walk.n // walk.groups
@@ -119,8 +120,12 @@ def not_observed(posterior: Posterior) -> str | None:
     return own_lift(posterior)
 
 
-def _whitened(posterior: Posterior, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """S^(-1/2) f(x0) and S^(-1/2) (y - f(x0)) of all data in one row, (B, M) each."""
+def _whitened(posterior: Posterior, x0: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """S^(-1/2) f(x0) and S^(-1/2) (m - f(x0)) of all data in one row, (B, M) each.
+
+    N(m, S) stands for the noise around the mean output of a group, so that all its particles are
+    pulled towards one point: m = y where the noise is Gaussian.
+    """
     outputs: list[Tensor] = []
     misfits: list[Tensor] = []
     image = x0 if posterior.decoder is None else posterior.decoder.apply(x0)
@@ -131,10 +136,13 @@ def _whitened(posterior: Posterior, x0: Tensor) -> tuple[Tensor, Tensor]:
             variance = torch.as_tensor(model.noise_variance, dtype=z.dtype.to_real()).to(z.device)
         else:
             assert isinstance(model, Observation)
-            target, variance = model.gaussian(y, image)
+            centre = z.unflatten(0, (groups, -1)).mean(1).repeat_interleave(len(z) // groups, 0)
+            target, variance = model.noise.gaussian(
+                model.check_measurement(y), centre, model.operator.measured
+            )
             residual = target - z
-        # One S for the ensemble, whose particles see each other's outputs.
-        root = variance.expand(z.shape).mean(0).rsqrt()
+        root = variance.expand(z.shape).rsqrt()
+        residual = torch.where(root > 0, residual, 0)
         for kept, values in ((outputs, root * z), (misfits, root * residual)):
             real = torch.view_as_real(values) if values.is_complex() else values
             kept.append(real.flatten(1))
