@@ -266,8 +266,8 @@ def test_fps_is_right_for_small_noise_and_too_narrow_for_large(sigma_y, narrow):
 
 
 @pytest.mark.parametrize("steps", [40, 160])
-def test_enkg_contracts_under_noise_whose_stand_in_follows_the_output(steps):
-    """Laplace noise pulls by its sign alone at each particle; the group is pulled to one point."""
+def test_enkg_fits_noise_that_is_not_gaussian_at_any_number_of_steps(steps):
+    """A pull by the sign of y - z alone, as Laplace's score has, would blow the group up."""
     prior, model, y, _ = problem()
     laplace = Observation(model.operator, Laplace(0.3))
     posterior = inverse.condition(prior, laplace, y)

@@ -31,7 +31,7 @@ class EnsembleKalman(ParticleMethod):
 
     covariances being those of the group. ODE steps leave F(x) as it is, so for a Gaussian prior, a
     linear f and Gaussian noise the particles end in the posterior: exact as particles and steps
-    grow. Other noise is replaced by a Gaussian around the group's mean output at each level.
+    grow. Of other noise z and S are the mean and the variance of y.
     Otherwise, and with fewer particles than dimensions, in whose span alone they move, an
     approximation. The published step has this direction, a length that is normalised instead, and
     no S: it seeks a mode.
@@ -121,10 +121,9 @@ def not_observed(posterior: Posterior) -> str | None:
 
 
 def _whitened(posterior: Posterior, x0: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """S^(-1/2) f(x0) and S^(-1/2) (m - f(x0)) of all data in one row, (B, M) each.
+    """S^(-1/2) z and S^(-1/2) (y - z) of all data in one row, (B, M) each.
 
-    N(m, S) stands for the noise around the mean output of a group, so that all its particles are
-    pulled towards one point: m = y where the noise is Gaussian.
+    z = E[y | x0] and S = Var[y | x0] at the group's mean: the noise of any kind by two moments.
     """
     outputs: list[Tensor] = []
     misfits: list[Tensor] = []
@@ -136,13 +135,17 @@ def _whitened(posterior: Posterior, x0: Tensor, groups: int) -> tuple[Tensor, Te
             variance = torch.as_tensor(model.noise_variance, dtype=z.dtype.to_real()).to(z.device)
         else:
             assert isinstance(model, Observation)
+            measured = model.operator.measured
+            assert isinstance(model.noise, IndependentNoise)
+            if measured is not None:
+                z = torch.where(measured, z, model.noise.neutral)
             centre = z.unflatten(0, (groups, -1)).mean(1).repeat_interleave(len(z) // groups, 0)
-            target, variance = model.noise.gaussian(
-                model.check_measurement(y), centre, model.operator.measured
-            )
-            residual = target - z
-        root = variance.expand(z.shape).rsqrt()
-        residual = torch.where(root > 0, residual, 0)
+            variance, z = model.noise.variance(centre), model.noise.mean(z)
+            residual = model.check_measurement(y) - z
+            if measured is not None:
+                residual = torch.where(measured, residual, 0)
+        variance = variance.expand(z.shape)
+        root = torch.where(variance > 0, variance.rsqrt(), 0)  # saturated values have none
         for kept, values in ((outputs, root * z), (misfits, root * residual)):
             real = torch.view_as_real(values) if values.is_complex() else values
             kept.append(real.flatten(1))
