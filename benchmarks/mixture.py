@@ -240,7 +240,10 @@ def prior_draws(p: Problem) -> Drawn:
 def all_methods() -> dict[str, Entry]:
     p = problem((8, 1), 0)
     posterior = inverse.condition(p.prior, p.model, p.y)
-    able = [m.name for m in inverse.methods() if m.refusal(posterior) is None]
+    able = [
+        m.name for m in inverse.methods()
+        if m.refusal(posterior) is None and affordable(m, posterior) is not None
+    ]  # fmt: skip
     known = {
         "floor": floor, "prior": prior_draws,
         **{f"reference: {name}": run for name, run in (REFERENCE | OTHER_STEPS).items()},
