@@ -252,4 +252,12 @@ def _recipe(
             f"method {method.name!r} is no likelihood under a sampler: leave out the sampler, or "
             f"take one of {', '.join(able) or 'none'}"
         )
+    if method.own_sampler:
+        warnings.warn(
+            f"the constants of {method.name!r} are sizes of its own sampler's steps: its samples "
+            f"under {type(sampler).__name__} may be far off; 'mmps', 'tmpd' and 'pigdm' are scores "
+            "that any sampler follows",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return f"{method.name} by {type(sampler).__name__}", Recipe(recipe.prior, sampler)

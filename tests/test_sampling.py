@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from forward_models import (
     gaussian_kernel,
 )
 from inverse.likelihoods import GaussianLift, Isotropic
-from inverse.samplers import Heun
+from inverse.samplers import Ancestral, Heun
 
 
 def assert_moments(x, mean, covariance, errors: float = 5.0):
@@ -430,3 +431,15 @@ def test_a_dtype_other_than_the_measurements_is_refused_up_front():
             inverse.sample(posterior, method=method, dtype=torch.float32)
     again = inverse.sample(inverse.condition(prior, model, y.float()), dtype=torch.float32)
     assert again.x.dtype == torch.float32
+
+
+def test_constants_that_belong_to_a_sampler_are_not_lent_to_another_in_silence():
+    """dps weighs by the steps of its own grid; a score, like mmps', any sampler may follow."""
+    prior, model, y = mask_problem()
+    posterior = inverse.condition(prior, model, y)
+    sampler = Ancestral(priors.geometric(5, prior.sigma_range))
+    with pytest.warns(RuntimeWarning, match="constants of 'dps' are sizes of its own sampler"):
+        inverse.sample(posterior, n=1, method="dps", sampler=sampler, seed=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inverse.sample(posterior, n=1, method="pigdm", sampler=sampler, seed=0)

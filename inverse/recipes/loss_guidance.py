@@ -204,6 +204,7 @@ def _method(
         applies=applies.differentiable,
         build=build,
         deviates=deviates,
+        own_sampler=name != "lgd",  # which is a score
     )
 
 

@@ -82,6 +82,7 @@ PLUG_IN = (
         steps=1000,
         applies=applies.differentiable,
         build=_dps,
+        own_sampler=True,
         deviates="zeta = 1 for all kinds, where the paper has 0.3 (blurs, fewer pixels), 0.5 "
         "(masks) and 1 (phase retrieval); two bounds on the step (off: `bounded=False`); models "
         "without a residual of Gaussian or Poisson noise by the gradient of log p(y | D)",

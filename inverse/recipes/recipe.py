@@ -53,6 +53,8 @@ class Method:
         applies: why it cannot sample a posterior, or None.
         build: (posterior, steps, **options) -> Recipe; its keyword arguments are the options.
         deviates: where its defaults, or its sampler, are not those of the paper.
+        own_sampler: whether its constants are sizes of its own sampler's steps, so that its
+            likelihood is no score that another sampler could follow.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Method:
     applies: Callable[[Posterior], str | None]
     build: Callable[..., Recipe]
     deviates: str = ""
+    own_sampler: bool = False
 
     def __repr__(self) -> str:
         jacobian = ", jacobian" if self.jacobian else ""
