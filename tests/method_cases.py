@@ -43,6 +43,20 @@ class Wave(ForwardModel):
         return x.sin() + 0.3 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
 
 
+class Bent:
+    """An autoencoder of latents (4,) and images (6,): x = 2 sinh(Q z / 2), Q^T Q = I."""
+
+    def __init__(self) -> None:
+        g = torch.Generator().manual_seed(4)
+        self.Q = torch.linalg.qr(torch.randn(6, 4, generator=g, dtype=DOUBLE)).Q
+
+    def decode(self, z):
+        return 2 * torch.sinh(z @ self.Q.T.to(z) / 2)
+
+    def encode(self, x):
+        return 2 * torch.asinh(x / 2) @ self.Q.to(x)
+
+
 def linear(prior: priors.Prior | None = None) -> Posterior:
     known, model, y, _ = problem()
     return inverse.condition(known if prior is None else prior, model, y)
@@ -63,6 +77,13 @@ def image() -> Posterior:
     model = LinearGaussian(Inpainting(half) @ Blur(gaussian_kernel(1.0, 3), "circular"), 0.3)
     y = torch.randn(1, 2, 6, 6, generator=g, dtype=DOUBLE)
     return inverse.condition(prior, model, y)
+
+
+def latent() -> Posterior:
+    """A linear measurement of decoded images."""
+    known, _, _, _ = problem(size=4)
+    _, model, y, _ = problem()
+    return inverse.condition(priors.LatentPrior(Opaque(known), Bent()), model, y)
 
 
 def black_box() -> Posterior:
@@ -101,6 +122,7 @@ POSTERIORS = {
     "opaque": opaque,
     "image": image,
     "curved": curved,
+    "latent": latent,
     "black box": black_box,
     "classes": classes,
     "learned": learned,

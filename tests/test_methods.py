@@ -59,7 +59,9 @@ def test_shapes_dtype_and_finite_values(name, key):
     state = torch.get_rng_state()
     samples = run(posterior, name)
     assert torch.equal(state, torch.get_rng_state())
-    assert samples.x.shape == (6, *posterior.event_shape)
+    walked = samples.x if samples.latents is None else samples.latents
+    assert walked.shape == (6, *posterior.event_shape)
+    assert walked.isfinite().all()
     assert samples.x.isfinite().all()
     assert not samples.x.requires_grad
     assert samples.diagnostics["method"] == name

@@ -6,6 +6,7 @@ from .covariance import AssumedCovariance
 from .exact import Exact
 from .fixed_prior import FixedPrior
 from .gaussian_lift import GaussianLift
+from .glued import Glued
 from .isotropic import Isotropic, Switched, Tabulated, Zero
 from .learned import Learned, LearnedLift
 from .likelihood import Cost, Likelihood, Moments
@@ -28,6 +29,7 @@ __all__ = [
     "Exact",
     "FixedPrior",
     "GaussianLift",
+    "Glued",
     "Isotropic",
     "Learned",
     "LearnedLift",

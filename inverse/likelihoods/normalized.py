@@ -88,7 +88,9 @@ class NormalizedPlugIn(Likelihood):
     def shift(self, moments: Moments) -> Tensor:
         decay, drop = (
             t.to(moments.x0).reshape(-1, *[1] * (moments.x0.ndim - 1))
-            for t in self._grid(moments.sigma.flatten())
+            for t in published_grid(
+                moments.sigma.flatten(), self.schedule, self.steps, self.unit, self.eta
+            )
         )
         weight = self.unit * self.zeta / (decay * drop)
         if isinstance(self.model, LinearGaussian):
@@ -142,17 +144,6 @@ class NormalizedPlugIn(Likelihood):
         total = square.reshape(len(square), -1).sum(1)
         return total.clamp(min=torch.finfo(total.dtype).tiny).sqrt()
 
-    def _grid(self, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha alpha' and the drop (data units) at the levels sigma (B,)."""
-        level = sigma.double() / self.unit
-        time = self.schedule.t(level)
-        earlier = (time - 1 / self.steps).clamp(min=0)
-        next_level = torch.where(earlier > 0, self.schedule.sigma(earlier), 0.0)
-        decay = self.schedule.alpha(time) * self.schedule.alpha(earlier)
-        fresh = self.eta * next_level / level * (level**2 - next_level**2).sqrt()
-        kept = (next_level**2 - fresh**2).clamp(min=0).sqrt()
-        return decay, (level**2 - level * kept) * self.unit**2
-
     def _norm(self, model: LinearGaussian, moments: Moments) -> float:
         if self._operator_norm is None:
             shape = tuple(moments.x.shape[1:])
@@ -160,6 +151,20 @@ class NormalizedPlugIn(Likelihood):
                 return float(model.operator.apply(torch.ones_like(moments.x[:1])).abs())
             self._operator_norm = model.operator.norm(shape, iterations=50, tolerance=1e-3)
         return self._operator_norm
+
+
+def published_grid(
+    sigma: Tensor, schedule: Schedule, steps: int, unit: float, eta: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """alpha alpha' and the drop (data units) at the levels sigma (B,); see NormalizedPlugIn."""
+    level = sigma.double() / unit
+    time = schedule.t(level)
+    earlier = (time - 1 / steps).clamp(min=0)
+    next_level = torch.where(earlier > 0, schedule.sigma(earlier), 0.0)
+    decay = schedule.alpha(time) * schedule.alpha(earlier)
+    fresh = eta * next_level / level * (level**2 - next_level**2).sqrt()
+    kept = (next_level**2 - fresh**2).clamp(min=0).sqrt()
+    return decay, (level**2 - level * kept) * unit**2
 
 
 def has_norm(model: ForwardModel) -> bool:

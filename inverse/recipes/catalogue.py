@@ -10,6 +10,7 @@ from .classifier import CLASSIFIER
 from .decoupled import DECOUPLED
 from .exact import EXACT
 from .gaussian import GAUSSIAN
+from .latent import LATENT
 from .learned import LEARNED
 from .loss_guidance import LOSS_GUIDANCE
 from .particles import PARTICLES
@@ -29,6 +30,7 @@ _METHODS: tuple[Method, ...] = (
     *SPLITTING,
     *PROJECTION,
     *DECOUPLED,
+    *LATENT,
     *PARTICLES,
     *VARIATIONAL,
 )

@@ -40,13 +40,18 @@ CHAINS = {"langevin": LangevinChain, "hmc": HamiltonianChain, "metropolis": Metr
 LENGTHS = {"langevin": 100, "hmc": 10, "metropolis": 200}
 
 
-def _draw(posterior: Posterior, slack: Slack, inner: str | None, length: int | None) -> DataStep:
+def draw(posterior: Posterior, slack: Slack, inner: str | None, length: int | None) -> DataStep:
     """A draw of p(y | z) N(z; x0, v I): exact where that is a Gaussian, else by a chain."""
     linear = Problem(posterior).measured is not None
     if inner is None:
         gradient = applies.differentiable(posterior) is None
         inner = "exact" if linear else "langevin" if gradient else "metropolis"
     if inner == "exact":
+        if not linear:
+            raise ValueError(
+                "inner='exact' takes linear measurements with Gaussian noise and no decoder; "
+                f"choose one of {', '.join(CHAINS)}, or None"
+            )
         return GaussianDraw(slack)
     if inner not in CHAINS:
         known = ", ".join(["exact", *CHAINS])
@@ -68,7 +73,7 @@ def _daps(
     end = positive(end, "end") * unit
     levels = karras(steps, (max(low, min(end, high / 2)), min(high, 100 * unit)))
     if not sde:
-        update = Renewed(_draw(posterior, Slack(), inner, length), Fresh())
+        update = Renewed(draw(posterior, Slack(), inner, length), Fresh())
         return Recipe(posterior, Splitting(levels, FlowODE(ode_steps), update))
     if inner is not None or Problem(posterior).measured is None:
         raise ValueError(
@@ -94,7 +99,7 @@ def _pnp_dm(
         raise ValueError(
             f"decay must lie in (0, 1) and end below start, got {decay}, {end}, {start}"
         )
-    update = Renewed(_draw(posterior, Slack(ahead=True), inner, length), Without())
+    update = Renewed(draw(posterior, Slack(ahead=True), inner, length), Without())
     levels, held = _annealed(steps, start, decay, end)
     levels = levels * unit_of(posterior.prior)
     return Recipe(posterior, Splitting(levels, ReverseSDE(sde_steps), update, held))

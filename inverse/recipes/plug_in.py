@@ -25,7 +25,7 @@ for phase retrieval, on images of 256 x 256. On blurred and masked digits 0.3 le
 nearer the exact posteriors of mixtures."""
 
 
-def _dps(
+def dps(
     posterior: Posterior, steps: int, *, zeta: float | None = None, bounded: bool = True
 ) -> Recipe:
     width, schedule = unit_of(posterior.prior), VP()
@@ -81,7 +81,7 @@ PLUG_IN = (
         "Problems, https://arxiv.org/abs/2209.14687",
         steps=1000,
         applies=applies.differentiable,
-        build=_dps,
+        build=dps,
         own_sampler=True,
         deviates="zeta = 1 for all kinds, where the paper has 0.3 (blurs, fewer pixels), 0.5 "
         "(masks) and 1 (phase retrieval); two bounds on the step (off: `bounded=False`); models "

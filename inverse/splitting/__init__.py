@@ -5,6 +5,7 @@ from .denoisers import Denoiser, FlowODE, Mean, Optimised, ReverseSDE
 from .problem import Problem
 from .projection import Projected, Projection
 from .proximal import ConditionalDraw, GaussianDraw, ProximalMap
+from .resampling import Consistent, Resampled
 from .spectral import Spectral
 from .splitting import Splitting
 from .updates import (
@@ -22,6 +23,7 @@ from .updates import (
 
 __all__ = [
     "ConditionalDraw",
+    "Consistent",
     "DataStep",
     "Denoiser",
     "FlowODE",
@@ -39,6 +41,7 @@ __all__ = [
     "ProximalMap",
     "Renewed",
     "Renoise",
+    "Resampled",
     "ReverseSDE",
     "Slack",
     "Spectral",

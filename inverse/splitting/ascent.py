@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,10 +15,17 @@ SHRINK, TRIALS = 0.25, 8
 
 
 @torch.no_grad()
-def climb(problem: Problem, x0: Tensor, v: float, gradients: int) -> Tensor:
+def climb(
+    problem: Problem,
+    x0: Tensor,
+    v: float,
+    gradients: int,
+    enough: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Conjugate gradients for a function that is not quadratic, each sample by itself.
 
-    With v infinite it is p(y | z) alone that is climbed, from x0.
+    With v infinite it is p(y | z) alone that is climbed, from x0. Where enough(z), (B,), holds the
+    sample stays.
 
     Directions by Polak and Ribiere, begun anew where they stop climbing; the length of a step by
     the curvature along it, from a difference of gradients, and shrunk until the objective rises.
@@ -36,11 +45,13 @@ def climb(problem: Problem, x0: Tensor, v: float, gradients: int) -> Tensor:
         return f - inner(z - x0, z - x0) / (2 * v), g - (z - x0) / v
 
     tiny, eps = torch.finfo(x0.dtype).tiny, torch.finfo(x0.dtype).eps
-    reach = min(v**0.5, problem.prior.scale)
+    reach = min(v**0.5, problem.scale)
     z = x0
     f, g = slope(z)
     p, gg = g, inner(g, g)
     plain, stuck = torch.ones_like(f, dtype=torch.bool), torch.zeros_like(f, dtype=torch.bool)
+    if enough is not None:
+        stuck = enough(z)
     for _ in range(gradients):
         length = inner(p, p).sqrt()
         # A step of a thousandth of the reach: small beside what bends, large beside rounding.
@@ -49,7 +60,7 @@ def climb(problem: Problem, x0: Tensor, v: float, gradients: int) -> Tensor:
         # A curvature that is not above the rounding of the gradients counts as none.
         known = bend > 10 * eps * (gg.sqrt() * length / h + length**2 / reach**2)
         t = inner(g, p) / torch.where(known, bend, length**2 / reach**2).clamp(min=tiny)
-        t = torch.minimum(t, 10 * problem.prior.scale / length.clamp(min=tiny))
+        t = torch.minimum(t, 10 * problem.scale / length.clamp(min=tiny))
         moved, risen = z, torch.zeros_like(stuck)
         for _ in range(TRIALS):
             trial = z + per_sample(t, z) * p
@@ -60,9 +71,11 @@ def climb(problem: Problem, x0: Tensor, v: float, gradients: int) -> Tensor:
                 break
             t = torch.where(risen, t, SHRINK * t)
         stuck = stuck | (~risen & plain)  # not even along the gradient
+        z = moved
+        if enough is not None:
+            stuck = stuck | enough(z)
         if bool(stuck.all()):
             break
-        z = moved
         f, new = slope(z)
         beta = (inner(new, new - g) / gg.clamp(min=tiny)).clamp(min=0)
         onward = new + per_sample(beta, z) * p

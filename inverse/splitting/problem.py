@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import final
 
 import torch
@@ -26,6 +27,7 @@ class Problem:
         clean: the other factors, pairs (forward model, y): what the data step sees.
         measured: those of them that are linear with Gaussian noise, stacked into one; None if
             another kind is among them, or a decoder comes between.
+        scale: the standard deviation of a value of z.
     """
 
     def __init__(self, posterior: Posterior) -> None:
@@ -33,13 +35,26 @@ class Problem:
         self.clean = tuple((m, y) for m, y in posterior.factors if isinstance(m, ForwardModel))
         self.posterior, self.decoder = posterior, posterior.decoder
         self.prior: Prior = posterior.prior
+        self.scale = posterior.prior.scale
         if timed:
             self.prior = Posterior(posterior.prior, timed, posterior.lift, posterior.decoder)
-        self.measured: Measured | None = None
+        self.measured = self._stacked()
+
+    def _stacked(self) -> Measured | None:
         if self.decoder is None and all(isinstance(m, LinearGaussian) for m, _ in self.clean):
             for model, y in joint(self.clean):
                 assert isinstance(model, LinearGaussian)
-                self.measured = Measured(model, y)
+                return Measured(model, y)
+        return None
+
+    def of_images(self) -> Problem:
+        """The same measurements as a function of decoded images; no prior of those is known."""
+        if self.decoder is None:
+            return self
+        images, (low, high) = copy.copy(self), self.decoder.prior.image_range
+        images.decoder, images.scale = None, (high - low) / 2
+        images.measured = images._stacked()
+        return images
 
     def linear(self) -> Measured:
         """`measured`; TypeError where there is none."""
