@@ -143,6 +143,7 @@ LATENT = (
         steps=1000,
         applies=latent("dps", applies.differentiable),
         build=_ldps,
+        deviates="as `dps`; the residual counts in half the range of the images",
     ),
     Method(
         name="psld",
@@ -157,6 +158,7 @@ LATENT = (
         steps=1000,
         applies=latent("dps", linear_in_images, applies.measures_clean_images, has_encoder),
         build=_psld,
+        deviates="two bounds on the step (off: `bounded=False`); A in the glue scaled to norm 1",
     ),
     Method(
         name="resample",
@@ -172,6 +174,9 @@ LATENT = (
         steps=500,
         applies=latent("diffpir", applies.split, has_encoder),
         build=_resample,
+        deviates="each fit by conjugate gradients until the residual is that of the noise, for up "
+        "to 2000 (images) and 500 (latents) steps of Adam; its released code adds a step of DPS "
+        "after each of DDIM, and fits what further steps of DDIM lead to",
     ),
     Method(
         name="latent-daps",
@@ -187,5 +192,7 @@ LATENT = (
         steps=50,
         applies=latent("daps", applies.split),
         build=_latent_daps,
+        deviates="chains with a test of acceptance and steps by the curvature, under sigma_y; "
+        "the released code has a rate for each task and a noise of 0.01",
     ),
 )
