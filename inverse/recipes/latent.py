@@ -143,6 +143,7 @@ LATENT = (
         steps=1000,
         applies=latent("dps", applies.differentiable),
         build=_ldps,
+        own_sampler=True,
         deviates="as `dps`; the residual counts in half the range of the images",
     ),
     Method(
@@ -158,6 +159,7 @@ LATENT = (
         steps=1000,
         applies=latent("dps", linear_in_images, applies.measures_clean_images, has_encoder),
         build=_psld,
+        own_sampler=True,
         deviates="two bounds on the step (off: `bounded=False`); A in the glue scaled to norm 1",
     ),
     Method(
