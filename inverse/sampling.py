@@ -52,8 +52,9 @@ def sample(
             samples of a measurement among themselves.
         method: a name from `inverse.methods()`, with the paper's defaults; `methods(posterior)`
             lists those that can. By default the first that can of exact, mmps, dps, unscented
-            (black boxes with independent noise, of at most 32 values) and scg (other black boxes);
-            a posterior with a lift of the caller's own keeps it.
+            (black boxes with independent noise, of at most 32 values) and scg (other black boxes),
+            unscented before mmps for curved models of at most 32 values; a posterior with a lift
+            of the caller's own keeps it.
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
             both.

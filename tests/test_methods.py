@@ -11,7 +11,7 @@ from problems import problem
 
 import inverse
 import priors
-from forward_models import LinearGaussian
+from forward_models import Gaussian, LinearGaussian, from_simulator
 from inverse.likelihoods import Cost
 from inverse.particles import ParticleMethod
 from inverse.recipes import find
@@ -218,6 +218,12 @@ def test_every_noise_model_of_a_linear_problem_names_a_default():
     prior, model, y, _ = problem()
     assert run(inverse.condition(prior, model, y), None).diagnostics["method"] == "exact"
     assert isinstance(model, LinearGaussian)
+    curved = POSTERIORS["curved"]()
+    assert run(curved, None).diagnostics["method"] == "unscented"
+    many = from_simulator(torch.tanh, Gaussian(0.3), (40,))
+    white = priors.Gaussian(torch.zeros(40, dtype=torch.float64), 1.0)
+    posterior = inverse.condition(white, many, torch.zeros(40, dtype=torch.float64))
+    assert run(posterior, None).diagnostics["method"] == "mmps"
 
 
 @pytest.mark.parametrize("key", POSTERIORS)
