@@ -200,6 +200,17 @@ def test_optimised_inputs_explain_the_measurement_and_no_more():
         torch.testing.assert_close(same, posterior.prior.denoise(fine, 0.5))
 
 
+def test_dcdp_fits_linear_measurements_by_least_squares():
+    """Four values of six: ten conjugate gradients of four directions solve for them, from x0."""
+    posterior, _, _, A, y = gaussian_case()
+    data = find("dcdp").recipe(posterior, 5).sampler.update.data
+    x0 = torch.randn(3, 6, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    expected = x0 + (y - x0 @ A.T) @ torch.linalg.pinv(A).T
+    torch.testing.assert_close(data(seen(posterior, x0)), expected, rtol=1e-6, atol=1e-7)
+    fit = inverse.sample(posterior, n=4, method="dcdp", steps=20, seed=0).diagnostics
+    assert fit["reduced_chi2"] < 1e-6  # y is believed, noise and all
+
+
 def test_annealing_of_pnp_dm():
     recipe = find("pnp-dm").recipe(POSTERIORS["opaque"](), 100)
     path = recipe.sampler.path

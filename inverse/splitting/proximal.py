@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import final
 
+import torch
 from torch import Tensor
 
 from forward_models.linear.solvers import conjugate_gradients
@@ -121,11 +122,16 @@ def solved(measured: Measured, x0: Tensor, v: float, r: Tensor, before: Tensor |
 
 
 def _refined(measured: Measured, x0: Tensor, v: float, iterations: int) -> Tensor:
-    """k conjugate gradients on (v A^T S^-1 A + I) d = v A^T S^-1 (y - A x0), from d = 0."""
+    """k conjugate gradients on (A^T S^-1 A + I / v) d = A^T S^-1 (y - A x0), from d = 0.
+
+    With v infinite they are those of least squares.
+    """
     system = measured.system(x0)
 
     def normal(d: Tensor) -> Tensor:
-        return d + v * system.adjoint(system.apply(d) / system.noise)
+        return d / v + system.adjoint(system.apply(d) / system.noise)
 
-    b = v * system.adjoint(measured.residual(x0) / system.noise)
-    return conjugate_gradients(normal, b, tolerance=0.0, max_iterations=iterations)[0]
+    b = system.adjoint(measured.residual(x0) / system.noise)
+    # What least squares leaves open must not be filled by rounding.
+    small = torch.finfo(x0.dtype).eps ** 0.75
+    return conjugate_gradients(normal, b, tolerance=small, max_iterations=iterations)[0]
