@@ -9,6 +9,7 @@ import torch
 from method_cases import POSTERIORS, Bent
 from problems import DOUBLE, problem
 from splitting_laws import LEVELS, denoised, law, law_of, recursion
+from test_latent import inpainting, tiny_kl
 from test_splitting import seen
 
 import inverse
@@ -357,6 +358,21 @@ def test_more_steps_explain_the_measurement(name):
     ).diagnostics["reduced_chi2"]  # fmt: skip
     assert fit < 3
     assert fit < 0.1 * float(model.misfit(y, free).square().mean())
+
+
+@pytest.mark.parametrize("name", ["psld", "resample"])
+def test_an_autoencoder_of_convolutions_and_attention_in_single_precision(name):
+    vae = tiny_kl(scaling_factor=0.05)
+    prior = priors.LatentPrior(priors.Gaussian(torch.zeros(4, 4, 4), 1.0), vae)
+    model = inpainting((3, 8, 8), 0.05)
+    g = torch.Generator().manual_seed(1)
+    y = model.simulate(prior.decode(torch.randn(1, 4, 4, 4, generator=g)), g)
+    free = inverse.sample(prior, n=2, steps=10, seed=0).x
+    fit = inverse.sample(inverse.condition(prior, model, y), n=2, method=name, steps=20, seed=0)
+    assert fit.x.dtype == torch.float32
+    spent = fit.diagnostics
+    assert (spent["network_calls"], spent["jacobian_products"]) == (20, 20 * (name == "psld"))
+    assert spent["reduced_chi2"] < 0.3 * float(model.misfit(y, free).square().mean())
 
 
 @pytest.mark.parametrize(
