@@ -2,7 +2,7 @@
 
     python benchmarks/mixture_figure.py
 
-Reads benchmarks/results/mixture.json, writes mixture.png beside it. Excesses below 0.01 are drawn
+Of the first protocol. Reads benchmarks/results/mixture.json, writes mixture.png beside it. Excesses below 0.01 are drawn
 there; methods by their mean in the smallest dimension.
 """
 
@@ -30,7 +30,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    cells = results["cells"]
+    cells = {key: cell for key, cell in results["cells"].items() if key.count(",") == 1}
     dimensions = sorted({int(key.split(",")[0]) for key in cells})
     first = [cell for key, cell in cells.items() if key.startswith(f"{dimensions[0]},")]
     mean = {}
