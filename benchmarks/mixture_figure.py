@@ -2,8 +2,8 @@
 
     python benchmarks/mixture_figure.py
 
-Of the first protocol. Reads benchmarks/results/mixture.json, writes mixture.png beside it. Excesses below 0.01 are drawn
-there; methods by their mean in the smallest dimension.
+Of the first protocol. Reads benchmarks/results/mixture.json, writes mixture.png beside it.
+Excesses below 0.01 are drawn there; methods by their mean in the smallest dimension.
 """
 
 from __future__ import annotations
