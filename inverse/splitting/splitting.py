@@ -6,8 +6,8 @@ One loop for all of them. At level sigma, with x the noisy state,
     z  = data step(x0)          towards p(y | z) N(z; x0, v I): projected, maximised or drawn
     x' = noise(z)               at the next level sigma'
 
-The prior is never differentiated and the forward model never sees noise: p(y | x0) is used as it
-is, whatever its kind, and no p_sigma(y | x) is needed.
+The forward model never sees noise: p(y | x0) is used as it is, whatever its kind, and no
+p_sigma(y | x) is needed. Nor is the prior differentiated, but by `Optimised`.
 """
 
 from __future__ import annotations
