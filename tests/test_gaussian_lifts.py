@@ -75,8 +75,8 @@ def test_linearised_samples_of_one_value_against_quadrature(noise):
     mean = float(weight @ grid[:, 0])
     std = float((weight @ (grid[:, 0] - mean).square()).sqrt())
     n = 2000
-    samples = inverse.sample(inverse.condition(prior, model, y), n=n, steps=60, seed=0)
-    assert samples.diagnostics["method"] == "mmps"
+    posterior = inverse.condition(prior, model, y)
+    samples = inverse.sample(posterior, n=n, method="mmps", steps=60, seed=0)
     # The stand-in is Gaussian: what it leaves of the skewness is within a tenth of the spread.
     assert abs(float(samples.mean) - mean) < (0.1 + 5 / n**0.5) * std
     assert abs(float(samples.std) / std - 1) < 0.1 + 5 / (2 * n) ** 0.5

@@ -47,8 +47,8 @@ values are unknown (benchmarks/results/nonlinear.json), else scg, which keeps th
 noise."""
 
 DEFAULTS_OF_FEW = ("exact", "unscented", "dps", "scg")
-"""For models that are not linear and at most `FEW` values: of four such problems unscented is
-nearer the posterior than mmps on three and as near on one, with intervals as true
+"""For models that are not linear, of images of at most `FEW` values: of four such problems
+unscented is nearer the posterior than mmps on three and as near on one, with intervals as true
 (benchmarks/results/nonlinear.json)."""
 
 FEW = 32
@@ -81,7 +81,8 @@ def find(name: str) -> Method:
 def choose(posterior: Posterior) -> Method:
     """The documented default, the first that can of DEFAULTS, or DEFAULTS_OF_FEW."""
     few = event_size(posterior.event_shape) <= FEW
-    curved = find("mmps").refusal(posterior) is None and applies.linear(posterior) is not None
+    gaussian = find("mmps").refusal(posterior) is None and posterior.decoder is None
+    curved = gaussian and applies.linear(posterior) is not None
     for name in DEFAULTS_OF_FEW if few and curved else DEFAULTS:
         method = find(name)
         reason = method.refusal(posterior)
