@@ -41,10 +41,10 @@ DEFAULTS = ("exact", "mmps", "dps", "unscented", "scg")
 equal weight and 90 % intervals that hold 88 % or more the nearest to the posterior in five of six
 cells at d = 8 and 80, within the errors in the sixth (benchmarks/results/mixture.json). Other
 differentiable ones with independent noise: mmps, whose 90 % intervals hold what they say where
-those of dps do not (benchmarks/results/nonlinear.json). Other differentiable ones, such as clean classifiers: dps, whose samples are of the class as often as
-exact ones (benchmarks/results/class_conditional.json). Black boxes: unscented where few enough
-values are unknown (benchmarks/results/nonlinear.json), else scg, which keeps the residual at the
-noise."""
+those of dps do not (benchmarks/results/nonlinear.json). Other differentiable ones, such as clean
+classifiers: dps, whose samples are of the class as often as exact ones
+(benchmarks/results/class_conditional.json). Black boxes: unscented where few enough values are
+unknown (benchmarks/results/nonlinear.json), else scg, which keeps the residual at the noise."""
 
 DEFAULTS_OF_FEW = ("exact", "unscented", "dps", "scg")
 """For models that are not linear, of images of at most `FEW` values: of four such problems
