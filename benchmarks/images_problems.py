@@ -124,8 +124,9 @@ def restoration(prior: str, truth: Tensor, seed: int) -> list[Callable[[], Image
         answers = {"clipped / 2": y / 2} if name == "HDR" else {}
         return ImageProblem(name, prior, model, y, truth, answers)
 
-    def wiener(operator: fm.Blur) -> Callable[[Tensor], dict[str, Tensor]]:
-        return lambda y: {"Wiener": classical.wiener(operator, y, 0.05)}
+    def wiener(blur: fm.Blur) -> Callable[[Tensor], dict[str, Tensor]]:
+        of_any_size = fm.Blur(blur.kernel, "circular")
+        return lambda y: {"Wiener": classical.wiener(of_any_size, y, 0.05)}
 
     def filled(mask: Tensor) -> Callable[[Tensor], dict[str, Tensor]]:
         return lambda y: {"biharmonic": classical.fill(mask, y, 0.05)}
