@@ -53,9 +53,10 @@ class Samples:
         reduced_chi2: the weighted mean over samples of its square.
         log_likelihood: for classes instead, per sample.
         Of particle methods: log_evidence, an estimate of log p(y), and log_evidence_error, its
-        standard error (None where there is no estimate); effective_samples, what the particles
-        are worth at the end, and least_effective_samples at the worst step; resampled, at how
-        many steps; roots, how many particles of the start still have descendants.
+        standard error (None where there is no estimate, the error also where too few roots are
+        left to tell it); effective_samples, what the particles are worth at the end, and
+        least_effective_samples at the worst step; resampled, at how many steps; roots, how many
+        particles of the start still have descendants.
 
     What is per sample is a list of n, what is per measurement a number, or a list of P where
     P > 1; several factors `.given` together make a list of these.

@@ -116,7 +116,9 @@ class ConditionalDraw(DataStep):
 
 def solved(measured: Measured, x0: Tensor, v: float, r: Tensor, before: Tensor | None) -> Tensor:
     """x0 + v A^T (S + v A A^T)^-1 r, for r (B, M); `before` is a solution nearby, or None."""
-    start = None if before is None else measured.residual(before) / measured.system(x0).noise
+    start = None
+    if before is not None and measured.model.operator.svd is None:  # else nothing is iterated
+        start = measured.residual(before) / measured.system(x0).noise
     u = measured.solve(r, x0.new_full((len(x0),), v), start)
     return x0 + v * measured.system(x0).adjoint(u)
 
