@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
 from method_cases import POSTERIORS
 from problems import DOUBLE, problem
 from splitting_laws import LEVELS, denoised, gaussian_case, law, recursion
+from test_splitting import noise_of, seen
 
 import inverse
 import priors
-from forward_models import Inpainting, LinearGaussian, MatrixOperator
+from forward_models import (
+    Blur,
+    Downsampling,
+    Inpainting,
+    LinearGaussian,
+    MatrixOperator,
+    gaussian_kernel,
+)
 from inverse.recipes import find
 from inverse.samplers import AdaptiveODE, Ancestral, Multistep, PredictorCorrector, TimeTravel
 from inverse.splitting import Mean, Partly, Projected, Projection, Renewed, Spectral, Splitting
@@ -58,10 +67,11 @@ def test_spectral_steps_follow_their_recursion(eta, eta_b, eta_low):
     follows(Splitting(LEVELS, Mean(), Spectral(eta, eta_b, eta_low)), posterior, step, m, C)
 
 
-def test_ddnm_follows_its_recursion():
+@pytest.mark.parametrize("cutoff", [0.03, 0.6])
+def test_ddnm_follows_its_recursion(cutoff):
     """z = x0 + A^+ (y - A x0), x' = z + DDIM noise as the prior sees it."""
     posterior, m, C, A, y = gaussian_case()
-    P = torch.linalg.pinv(A)
+    P = torch.linalg.pinv(A, rtol=cutoff)
     eta = 0.85
 
     def step(sigma, ahead):
@@ -71,15 +81,16 @@ def test_ddnm_follows_its_recursion():
         N = EYE - P @ A
         return N @ D + k * (EYE - D), N @ d + P @ y - k * d, c**2 * EYE
 
-    sampler = Splitting(LEVELS, Mean(), Renewed(Projection(), Partly(eta)))
+    sampler = Splitting(LEVELS, Mean(), Renewed(Projection(cutoff=cutoff), Partly(eta)))
     follows(sampler, posterior, step, m, C)
 
 
-@pytest.mark.parametrize("relaxation", [1.0, 0.7])
-def test_projected_states_follow_their_recursion(relaxation):
+@pytest.mark.parametrize(("relaxation", "cutoff"), [(1.0, 0.03), (0.7, 0.03), (0.7, 0.6)])
+def test_projected_states_follow_their_recursion(relaxation, cutoff):
     """x' <- x' + relaxation A^+ (y + sigma' A z - A x') after each ancestral step."""
     posterior, m, C, A, y = gaussian_case()
-    P = torch.linalg.pinv(A)
+    P = torch.linalg.pinv(A, rtol=cutoff)
+    assert torch.linalg.matrix_rank(P) == (4 if cutoff < 0.1 else 2)
 
     def step(sigma, ahead):
         D, d = denoised(m, C, sigma)
@@ -90,7 +101,8 @@ def test_projected_states_follow_their_recursion(relaxation):
         Q = c**2 * N @ N.T + (share * ahead) ** 2 * (P @ A) @ (P @ A).T
         return N @ (D + k * (EYE - D)), N @ (d - k * d) + share * P @ y, Q
 
-    follows(Projected(Ancestral(LEVELS), relaxation), posterior, step, m, C)
+    sampler = Projected(Ancestral(LEVELS), relaxation, cutoff=cutoff)
+    follows(sampler, posterior, step, m, C)
 
 
 def test_a_projection_is_the_nearest_consistent_image():
@@ -103,10 +115,62 @@ def test_a_projection_is_the_nearest_consistent_image():
 
     for operator in (model.operator, Plain(A)):
         posterior = inverse.condition(prior, LinearGaussian(operator, 0.2), y)
-        from test_splitting import seen
-
         z = Projection()(seen(posterior, x))
         torch.testing.assert_close(z, x + (y - x @ A.T) @ torch.linalg.pinv(A).T)
+
+
+PROJECTIONS = ("repaint", "ilvr", "score-sde", "mcg", "medical-projection", "ddnm")
+
+
+def blurred():
+    """A blur whose singular values fall from 1 to 1e-8, noise 0.05, and A as a matrix."""
+    operator = Blur(gaussian_kernel(1.6), "circular", image_shape=(1, 16, 16))
+    A = operator.apply(torch.eye(256, dtype=DOUBLE).reshape(256, 1, 16, 16)).reshape(256, 256).T
+    prior = priors.Gaussian(torch.zeros(1, 16, 16, dtype=DOUBLE), 1.0)
+    model = LinearGaussian(operator, 0.05)
+    g = torch.Generator().manual_seed(0)
+    y = model.simulate(torch.randn(1, 1, 16, 16, generator=g, dtype=DOUBLE), g)
+    return inverse.condition(prior, model, y), A, y
+
+
+@pytest.mark.parametrize("cutoff", [0.03, 0.2])
+def test_small_singular_values_count_as_zero(cutoff):
+    """As numpy's truncated pseudo-inverse does it, A dense; x stays where they are cut."""
+    posterior, A, y = blurred()
+    x = noise_of(y)
+    z = Projection(cutoff=cutoff)(seen(posterior, x))
+    P = torch.linalg.pinv(A, rtol=cutoff)
+    expected = x.flatten() + P @ (y.flatten() - A @ x.flatten())
+    torch.testing.assert_close(z.flatten(), expected, rtol=1e-10, atol=1e-10)
+    cut = torch.eye(256, dtype=DOUBLE) - P @ A
+    torch.testing.assert_close(cut @ z.flatten(), cut @ x.flatten(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_noise_behind_a_blur_is_held_down(name):
+    """By 1 / cutoff at the most; a smaller cutoff lets 1 / s through, which is up to 1e8."""
+    posterior, A, y = blurred()
+    few = {"steps": 6, "seed": 0, **({"jumps": 2, "repeats": 2} if name == "repaint" else {})}
+    fit = torch.linalg.pinv(A, rtol=0.03) @ y.flatten()
+    kept = torch.linalg.pinv(A, rtol=0.03) @ A
+    x = inverse.sample(posterior, n=2, method=name, **few).x
+    torch.testing.assert_close(x.flatten(1) @ kept.T, fit.expand(2, -1), rtol=1e-6, atol=1e-6)
+    assert float(x.abs().max()) < 30  # six steps of Euler are coarse
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wild = inverse.sample(posterior, n=2, method=name, cutoff=1e-9, **few).x
+    assert float(wild.abs().max()) > 1e3
+
+
+def test_nothing_of_equal_singular_values_is_cut():
+    """A mask and averages: the largest cutoff changes no bit."""
+    x = noise_of(torch.empty(2, 1, 8, 8))
+    mask = torch.rand(8, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+    for operator in (Inpainting(mask.expand(1, 8, 8)), Downsampling(2, image_shape=(1, 8, 8))):
+        prior = priors.Gaussian(torch.zeros(1, 8, 8, dtype=DOUBLE), 1.0)
+        posterior = inverse.condition(prior, LinearGaussian(operator, 0.1), operator.apply(x[:1]))
+        z = [Projection(cutoff=c)(seen(posterior, x)) for c in (0.0, 0.99)]
+        assert torch.equal(*z)
 
 
 def test_measured_pixels_of_a_mask_end_at_y():
@@ -116,7 +180,7 @@ def test_measured_pixels_of_a_mask_end_at_y():
     mask[:2] = False
     y = torch.linspace(-1, 1, 16, dtype=DOUBLE).reshape(1, 1, 4, 4)
     posterior = inverse.condition(prior, LinearGaussian(Inpainting(mask), 0.01), y)
-    for name in ("repaint", "ilvr", "score-sde", "mcg", "medical-projection", "ddnm"):
+    for name in PROJECTIONS:
         x = inverse.sample(posterior, n=3, method=name, steps=6, seed=0).x
         torch.testing.assert_close(x[:, :, 2:], y.expand(3, -1, -1, -1)[:, :, 2:])
         assert float(x[:, :, :2].std()) > 0.1
@@ -141,6 +205,11 @@ def test_parts_are_checked():
             Projected(bad)
     with pytest.raises(TypeError, match="sampler must be a Sampler, got int"):
         Projected(3)
+    for bad in (-0.1, 1.0, True, "none"):
+        for part in (lambda cutoff: Projection(cutoff=cutoff),
+                     lambda cutoff: Projected(Ancestral(LEVELS), cutoff=cutoff)):  # fmt: skip
+            with pytest.raises(ValueError, match=r"cutoff must lie in \[0, 1\)"):
+                part(bad)
     for relaxation in (0.0, 1.5):
         with pytest.raises(ValueError, match="relaxation must"):
             Projected(PredictorCorrector(Ancestral(LEVELS)), relaxation)

@@ -17,11 +17,14 @@ from .lifts import lift_of, vp_levels
 from .recipe import Method, Recipe
 
 NEVER = "never: y is believed, noise and all, and the unmeasured part follows no posterior score"
+CUT = "`cutoff`, for an ill-conditioned A with an SVD, is not in the paper"
 
 
-def _score_sde(posterior: Posterior, steps: int, *, snr: float = 0.16) -> Recipe:
-    levels = geometric(steps, posterior.sigma_range)
-    return Recipe(posterior, Projected(PredictorCorrector(EulerMaruyama(levels), snr=snr)))
+def _score_sde(
+    posterior: Posterior, steps: int, *, snr: float = 0.16, cutoff: float = 0.03
+) -> Recipe:
+    walked = PredictorCorrector(EulerMaruyama(geometric(steps, posterior.sigma_range)), snr=snr)
+    return Recipe(posterior, Projected(walked, cutoff=cutoff))
 
 
 def _medical(
@@ -31,29 +34,37 @@ def _medical(
     relaxation: float = 0.72,
     snr: float = 0.4,
     iterations: int = 10,
+    cutoff: float = 0.03,
 ) -> Recipe:
     levels = geometric(steps, posterior.sigma_range)
     walked = PredictorCorrector(EulerMaruyama(levels), snr=snr)
-    return Recipe(posterior, Projected(walked, relaxation, iterations=iterations))
+    return Recipe(posterior, Projected(walked, relaxation, iterations=iterations, cutoff=cutoff))
 
 
-def _ilvr(posterior: Posterior, steps: int) -> Recipe:
-    return Recipe(posterior, Projected(Ancestral(vp_levels(posterior, steps))))
+def _ilvr(posterior: Posterior, steps: int, *, cutoff: float = 0.03) -> Recipe:
+    return Recipe(posterior, Projected(Ancestral(vp_levels(posterior, steps)), cutoff=cutoff))
 
 
-def _repaint(posterior: Posterior, steps: int, *, jumps: int = 10, repeats: int = 10) -> Recipe:
-    walked = Projected(Ancestral(vp_levels(posterior, steps)))
+def _repaint(
+    posterior: Posterior,
+    steps: int,
+    *,
+    jumps: int = 10,
+    repeats: int = 10,
+    cutoff: float = 0.03,
+) -> Recipe:
+    walked = Projected(Ancestral(vp_levels(posterior, steps)), cutoff=cutoff)
     return Recipe(posterior, TimeTravel(walked, jumps=jumps, repeats=repeats))
 
 
-def _mcg(posterior: Posterior, steps: int, *, zeta: float = 1.0) -> Recipe:
+def _mcg(posterior: Posterior, steps: int, *, zeta: float = 1.0, cutoff: float = 0.03) -> Recipe:
     schedule, unit = VP(), unit_of(posterior.prior)
 
     def linear(model: LinearGaussian, y: Tensor) -> Likelihood:
         return NormalizedPlugIn(model, y, zeta=zeta, schedule=schedule, steps=steps, unit=unit)
 
     walked = Ancestral(vp_levels(posterior, steps))
-    return Recipe(posterior.lifted(lift_of(linear)), Projected(walked, guided=True))
+    return Recipe(posterior.lifted(lift_of(linear)), Projected(walked, guided=True, cutoff=cutoff))
 
 
 PROJECTION = (
@@ -70,6 +81,7 @@ PROJECTION = (
         steps=1000,
         applies=applies.split_linear,
         build=_score_sde,
+        deviates=CUT,
     ),
     Method(
         name="medical-projection",
@@ -85,6 +97,7 @@ PROJECTION = (
         steps=1000,
         applies=applies.split_linear,
         build=_medical,
+        deviates=CUT,
     ),
     Method(
         name="ilvr",
@@ -99,6 +112,7 @@ PROJECTION = (
         steps=250,
         applies=applies.split_linear,
         build=_ilvr,
+        deviates=CUT,
     ),
     Method(
         name="repaint",
@@ -113,6 +127,7 @@ PROJECTION = (
         steps=250,
         applies=applies.split_linear,
         build=_repaint,
+        deviates=CUT,
     ),
     Method(
         name="mcg",
@@ -127,5 +142,6 @@ PROJECTION = (
         steps=1000,
         applies=applies.split_linear,
         build=_mcg,
+        deviates=CUT,
     ),
 )

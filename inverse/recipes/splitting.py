@@ -45,8 +45,15 @@ def _dds(
     )
 
 
-def _ddnm(posterior: Posterior, steps: int, *, eta: float = 0.85, iterations: int = 50) -> Recipe:
-    update = Renewed(Projection(iterations), Partly(eta))
+def _ddnm(
+    posterior: Posterior,
+    steps: int,
+    *,
+    eta: float = 0.85,
+    iterations: int = 50,
+    cutoff: float = 0.03,
+) -> Recipe:
+    update = Renewed(Projection(iterations, cutoff), Partly(eta))
     return Recipe(posterior, Splitting(vp_levels(posterior, steps), Mean(), update))
 
 

@@ -3,15 +3,18 @@
     P(x; y) = x + relaxation A^+ (y - A x)
 
 With relaxation 1 it is the nearest image to x whose A x is (as near as can be) y: the part of x in
-the range of A^+ is replaced, its part in the null space of A stays.
+the range of A^+ is replaced, its part in the null space of A stays. Noise of y grows by 1 / s in a
+direction of singular value s, so A^+ leaves open, as if unmeasured, what has s < cutoff max s.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import final
 
+import torch
 from torch import Tensor
 
 from forward_models.linear import conjugate_gradients
@@ -31,8 +34,13 @@ class Projection(DataStep):
     """z = x0 + A^+ (y - A x0): the measurement is believed, noise and all (DDNM).
 
     Args:
-        iterations: at most so many conjugate gradients on the normal equations for A^+, where it
-            has no closed form by an SVD; for an ill-conditioned A stopping regularises.
+        iterations: at most so many conjugate gradients on the normal equations for A^+, where A has
+            no SVD in closed form. There stopping alone limits the noise, in place of `cutoff`:
+            large singular values come first, and what the noise gains grows with the iterations.
+        cutoff: in [0, 1), where A has an SVD: singular values below this share of the largest
+            count as 0, exactly; the noise of no direction is then multiplied by more than
+            1 / (cutoff max s). Of masks and averages, whose values are all equal, nothing is cut.
+            0.03 is what the released code has for blurs of norm 1.
 
     Raises TypeError for forward models that are not linear with Gaussian noise.
 
@@ -41,22 +49,25 @@ class Projection(DataStep):
     """
 
     iterations: int = 50
+    cutoff: float = 0.03
 
     def __post_init__(self) -> None:
         whole(self.iterations, "iterations")
+        _share(self.cutoff)
 
     def __call__(self, split: Split) -> Tensor:
         measured = split.problem.linear()
         r = measured.residual(split.x0)
-        return split.x0 + pseudo_inverse(measured, r, self.iterations)
+        return split.x0 + pseudo_inverse(measured, r, self.iterations, self.cutoff)
 
 
-def pseudo_inverse(measured: Measured, r: Tensor, iterations: int) -> Tensor:
+def pseudo_inverse(measured: Measured, r: Tensor, iterations: int, cutoff: float) -> Tensor:
     """A^+ r, (B, *event), for r (B, M); see Projection."""
     operator, r = measured.model.operator, measured.unpack(r)
     svd = operator.svd
     if svd is not None:
-        s = svd.singular_values.to(r.real if r.is_complex() else r)
+        s = svd.singular_values
+        s = torch.where(s.abs() < cutoff * s.abs().max(), 0, s).to(r.real if r.is_complex() else r)
         return svd.from_spectral_x(divide(svd.to_spectral_y(r), s))
     b = operator.adjoint(r)
     x, _ = conjugate_gradients(operator.normal.apply, b, max_iterations=iterations)
@@ -82,7 +93,7 @@ class Projected(Splits):
         sampler: of the posterior if `guided`, else of its prior; one-step, not adaptive.
         relaxation: in (0, 1].
         guided: whether the sampler sees the posterior.
-        iterations: see Projection.
+        iterations, cutoff: see Projection.
     Raises:
         TypeError: another sampler; forward models that are not linear with Gaussian noise (when
         run). ValueError: a sampler that looks back, or chooses its own steps.
@@ -101,6 +112,7 @@ class Projected(Splits):
         relaxation: float = 1.0,
         guided: bool = False,
         iterations: int = 50,
+        cutoff: float = 0.03,
     ) -> None:
         if not isinstance(sampler, Sampler):
             raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}")
@@ -114,7 +126,7 @@ class Projected(Splits):
         self.relaxation = positive(relaxation, "relaxation")
         if self.relaxation > 1:
             raise ValueError(f"relaxation must lie in (0, 1], got {relaxation}")
-        self.iterations = whole(iterations, "iterations")
+        self.iterations, self.cutoff = whole(iterations, "iterations"), _share(cutoff)
         self.draws = sampler.draws + 1
 
     @property
@@ -141,7 +153,13 @@ class Projected(Splits):
         if sigma_next > 0:
             r = r + measured.system(x).apply(sigma_next * eps())
         share = self.relaxation if sigma_next > 0 else 1.0
-        return x + share * pseudo_inverse(measured, r, self.iterations), x0
+        return x + share * pseudo_inverse(measured, r, self.iterations, self.cutoff), x0
+
+
+def _share(cutoff: float) -> float:
+    if isinstance(cutoff, bool) or not isinstance(cutoff, Real) or not 0 <= cutoff < 1:
+        raise ValueError(f"cutoff must lie in [0, 1), got {cutoff!r}")
+    return float(cutoff)
 
 
 def _after(eps: Noise, which: int = 0, *shape: tuple[int, ...]) -> Tensor:
