@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import final
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from forward_models import (
     ForwardModel,
     IndependentNoise,
     LinearGaussian,
+    LinearOperator,
     Observation,
     Operator,
     Stack,
@@ -43,20 +45,56 @@ def default_lift(model: Model, y: Tensor) -> Likelihood:
 
 
 def joint(factors: tuple[tuple[Model, Tensor], ...]) -> tuple[tuple[Model, Tensor], ...]:
-    """The factors with all linear-Gaussian ones stacked into one."""
+    """The factors with all linear-Gaussian ones stacked into one.
+
+    Where some are complex and others real, the stack is real: a complex value is two real ones,
+    each with the noise variance of the value, as `LinearGaussian` has it.
+    """
     linear = [(m, y) for m, y in factors if isinstance(m, LinearGaussian)]
     if len(linear) < 2:
         return factors
     others = tuple((m, y) for m, y in factors if not isinstance(m, LinearGaussian))
-    batch = max(y.shape[0] for _, y in linear)
-    flat = [y.expand(batch, *y.shape[1:]).flatten(1) for _, y in linear]
-    noise = [
-        torch.as_tensor(m.sigma, dtype=torch.float64).expand(y.shape[1:]).flatten()
-        for m, y in linear
-    ]
     shape = next(s for s in (event_shape_of(m, y) for m, y in linear) if s is not None)
-    operator = Stack([m.operator for m, _ in linear], event_shape=shape)
-    return ((LinearGaussian(operator, torch.cat(noise)), torch.cat(flat, 1)), *others)
+    noise = [torch.as_tensor(m.sigma, dtype=torch.float64).expand(y.shape[1:]) for m, y in linear]
+    operators, ys = [m.operator for m, _ in linear], [y for _, y in linear]
+    if len({y.is_complex() for y in ys}) > 1:
+        for k, y in enumerate(ys):
+            if y.is_complex():
+                operators[k] = InRealNumbers(operators[k], shape)
+                noise[k] = noise[k][..., None].expand(*noise[k].shape, 2)
+                ys[k] = torch.view_as_real(y.resolve_conj())
+    batch = max(y.shape[0] for y in ys)
+    flat = torch.cat([y.expand(batch, *y.shape[1:]).flatten(1) for y in ys], 1)
+    sigma = torch.cat([s.flatten() for s in noise])
+    return ((LinearGaussian(Stack(operators, event_shape=shape), sigma), flat), *others)
+
+
+@final
+class InRealNumbers(LinearOperator):
+    """x -> (Re A x, Im A x) on a last axis of its own, for A from real images to complex values.
+
+    Its adjoint, Re A^T (u + i v), is that of A over the real numbers, as A^T has it.
+    """
+
+    def __init__(self, base: LinearOperator, event_shape: tuple[int, ...]) -> None:
+        self.base = base
+        self.event_shape, self.event_ndim = event_shape, len(event_shape)
+        self.measurement_shape = (*base.output_shape(event_shape), 2)
+        self.measurement_ndim = len(self.measurement_shape)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return torch.view_as_real(self.base.apply(x).resolve_conj())
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.base.adjoint(torch.view_as_complex(y.contiguous()))
+
+    def _normal(self, x: Tensor) -> Tensor:
+        return self.base.normal.apply(x)
+
+    @property
+    def measured(self) -> Tensor | None:
+        kept = self.base.measured
+        return None if kept is None else kept[..., None]
 
 
 def event_shape_of(model: Model, y: Tensor) -> tuple[int, ...] | None:

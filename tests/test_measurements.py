@@ -8,9 +8,14 @@ import numpy as np
 import pytest
 import torch
 from problems import DOUBLE, problem
+from splitting_laws import law_of
+from test_splitting import seen
 
 import inverse
 import priors
+from forward_models import MRI, Inpainting, LinearGaussian, RealToComplex
+from inverse.lift import joint
+from inverse.splitting import GaussianDraw, Slack
 
 
 def three(prior=None):
@@ -109,3 +114,78 @@ def test_several_factors_of_several_measurements():
     own = both.of(1).diagnostics
     assert own["reduced_chi2"] == [chi2[0][1], chi2[1][1]]
     assert own["residual_sigma"] == [row[2:4] for row in both.diagnostics["residual_sigma"]]
+
+
+def complex_and_real():
+    """Lines of k-space and some pixels of a real image, noise apart; and all of it as matrices."""
+    g = torch.Generator().manual_seed(3)
+    root = torch.randn(30, 30, generator=g, dtype=DOUBLE) / 5 + 0.5 * torch.eye(30, dtype=DOUBLE)
+    prior = priors.Gaussian(torch.zeros(1, 5, 6, dtype=DOUBLE), root @ root.T)
+    lines = torch.tensor([True, False, True, True, False, False]).expand(5, 6)
+    seen = torch.rand(1, 5, 6, generator=g) < 0.5
+    models = (
+        LinearGaussian(MRI(lines) @ RealToComplex(), 0.3),
+        LinearGaussian(Inpainting(seen), 0.2),
+    )
+    x = prior.denoise(torch.randn(1, 1, 5, 6, generator=g, dtype=DOUBLE), 1.0)
+    ys = [m.simulate(x, g) for m in models]
+    eye = torch.eye(30, dtype=DOUBLE).reshape(30, 1, 5, 6)
+    F, M = (m.operator.apply(eye).flatten(1).T for m in models)
+    values = torch.cat([ys[0].flatten().real, ys[0].flatten().imag, ys[1].flatten()])
+    k, s = lines.reshape(-1), seen.reshape(-1)
+    data = torch.cat([k, k, s])
+    A = torch.cat([F.real, F.imag, M])[data]
+    S = torch.cat([torch.full((60,), 0.09), torch.full((30,), 0.04)]).to(DOUBLE)[data]
+    return prior, root @ root.T, models, ys, A, S, values[data]
+
+
+@pytest.mark.parametrize("complex_first", [True, False])
+def test_complex_and_real_measurements_go_together(complex_first):
+    """Against dense matrices: Re and Im of k-space each with the noise that the model states."""
+    prior, C, models, ys, A, S, y = complex_and_real()
+    factors = list(zip(models, ys, strict=True))
+    (first, y1), (second, y2) = factors if complex_first else factors[::-1]
+    posterior = inverse.condition(prior, first, y1).given(second, y2)
+    ((stacked, stacked_y),) = joint(posterior.factors)
+    assert stacked_y.dtype == DOUBLE
+    x = torch.randn(3, 1, 5, 6, generator=torch.Generator().manual_seed(1), dtype=DOUBLE)
+    apart = sum(m.log_likelihood(v, x) for m, v in factors)
+    torch.testing.assert_close(stacked.log_likelihood(stacked_y, x), apart)
+
+    inside = A.T @ (A / S[:, None])
+    for sigma in (0.3, 2.0):
+        eye = torch.eye(30, dtype=DOUBLE)
+        precision = torch.linalg.inv(C) + eye / sigma**2 + inside
+        ahead = x.flatten(1) / sigma**2 + A.T @ (y / S)
+        expected = torch.linalg.solve(precision, ahead.T).T
+        found = posterior.denoise(x, sigma).flatten(1)
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-7)
+
+
+def test_splitting_draws_from_complex_and_real_measurements():
+    """The exact law of p(y | z) N(z; x0, v I), by the noise that the draw is an affine map of."""
+    prior, _, models, ys, A, S, y = complex_and_real()
+    posterior = inverse.condition(prior, models[0], ys[0]).given(models[1], ys[1])
+    x0, sigma = torch.full((1, 1, 5, 6), 0.3, dtype=DOUBLE), 0.7
+
+    def run(noise, n):
+        eps = lambda which=0, shape=None: (  # noqa: E731
+            noise.normal(which) if shape is None else noise.beside(1, shape).normal(which)
+        )
+        split = seen(posterior, x0.expand(n, -1, -1, -1), sigma=sigma, eps=eps)
+        return GaussianDraw(Slack())(split)
+
+    mean, covariance = law_of(run, (1, 5, 6))
+    precision = A.T @ (A / S[:, None]) + torch.eye(30, dtype=DOUBLE) / sigma**2
+    expected = torch.linalg.solve(precision, x0.flatten() / sigma**2 + A.T @ (y / S))
+    torch.testing.assert_close(mean, expected, rtol=1e-7, atol=1e-8)
+    torch.testing.assert_close(covariance, torch.linalg.inv(precision), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["mmps", "pigdm", "dps", "ddnm", "dds", "daps"])
+def test_methods_take_complex_and_real_measurements(method):
+    prior, _, models, ys, *_ = complex_and_real()
+    posterior = inverse.condition(prior, models[0], ys[0]).given(models[1], ys[1])
+    samples = inverse.sample(posterior, n=2, method=method, steps=4, seed=0)
+    assert samples.x.dtype in (torch.float32, DOUBLE)
+    assert bool(torch.isfinite(samples.x).all())
