@@ -37,6 +37,11 @@ class AssumedCovariance(ABC):
             "assumable = False"
         )
 
+    def taken(self, sigma: Tensor) -> Tensor | None:
+        """The part of a shift at noise level sigma (B,) that one step takes, (B,), where steps are
+        kept from overshooting y; None where shifts are left as they are."""
+        return None
+
     def cost(self, size: int) -> Cost:
         """What `solve` costs for a measurement of M = size values, beside K A^T v."""
         return Cost()

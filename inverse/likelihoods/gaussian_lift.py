@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor
 
 from forward_models import LinearGaussian
 
 from .covariance import AssumedCovariance
 from .likelihood import Cost, Likelihood, Moments
-from .linear_system import Measured
+from .linear_system import LinearSystem, Measured
 from .solution import Solution
 
 
@@ -38,7 +39,7 @@ class GaussianLift(Likelihood):
     The log density is normalised in y, complex measurements included. The shift is sigma^2 times
     its gradient where K = Cov[x0 | x] and C does not depend on x: always for Zero, Isotropic,
     Tabulated and FixedPrior with the Jacobian; for Tweedie on Gaussian priors, where C is the same
-    everywhere, and elsewhere up to the derivative of C.
+    everywhere, and elsewhere up to the derivative of C. DiagonalTweedie's may be cut short.
 
     Args:
         model, y: a LinearGaussian forward model and its measurement.
@@ -48,6 +49,7 @@ class GaussianLift(Likelihood):
 
     Cost beside the one network call: K A^T v one vector-Jacobian product if K = Cov[x0 | x], and
     what the covariance's solve takes; Tweedie gathers both at once. `evaluate` solves once.
+    DiagonalTweedie takes one product with A more.
 
     Raises:
         TypeError: another forward model or covariance. ValueError: Zero without the Jacobian (it
@@ -103,8 +105,11 @@ class GaussianLift(Likelihood):
     def _shift(self, moments: Moments, solution: Solution) -> Tensor:
         if solution.pulled is not None and (self.assumed.gathers or not self.jacobian):
             return solution.pulled
-        u = self.measured.system(solution.v).adjoint(solution.v)
-        return moments.covariance(u) if self.jacobian else self.assumed.product(moments, u)
+        system = self.measured.system(solution.v)
+        u = system.adjoint(solution.v)
+        d = moments.covariance(u) if self.jacobian else self.assumed.product(moments, u)
+        taken = self.assumed.taken(moments.sigma.flatten())
+        return d if taken is None else d * no_further(system, solution, d, taken)
 
     @property
     def cost(self) -> Cost:
@@ -115,3 +120,16 @@ class GaussianLift(Likelihood):
     @property
     def density_cost(self) -> Cost:
         return self.assumed.density_cost(self.measured.size)
+
+
+def no_further(system: LinearSystem, solution: Solution, d: Tensor, taken: Tensor) -> Tensor:
+    """min(1, t / taken), (B, 1, ..., 1), where t v solves (S + A C A^T) v = r best, d = C A^T v.
+
+    A step that takes the part `taken` (B,) of the shift d then ends where y - A x0 is least along
+    it, in the norm of (S + A C A^T)^-1, at the latest: t = v^T r / v^T (S + A C A^T) v.
+    """
+    v = solution.v
+    curvature = taken * (v * (system.noise * v + system.apply(d))).sum(1)
+    slope = solution.quadratic
+    t = torch.where(curvature > slope, slope / curvature, 1)
+    return t.reshape(-1, *[1] * (d.ndim - 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 import torch
@@ -127,9 +127,24 @@ class DiagonalTweedie(AssumedCovariance):
     correlated, and never below S. Row sums differ from one choice of basis or sign of y to another,
     and where correlations are negative they can cancel; a sum below 0 counts as 0.
 
+    Of a dense A most sums cancel, and the shift would overshoot y by orders of magnitude. It is
+    therefore cut, along itself, to where the sampler's next step takes y - A x0 to its least, by a
+    product with A C A^T that is at hand:
+
+        shift = min(1, t / taken) K A^T v,     t = v^T r / v^T (S + A C A^T) v,
+
+    with taken = 1 - sigma'^2 / sigma^2 for a step from sigma to sigma' (1 where no levels are
+    given). Where A C A^T is diagonal, or steps are fine, that cuts nothing. The density is left as
+    it is.
+
+    Attributes:
+        levels: the noise levels that are walked, for `taken`.
+
     Paper: Boys et al., "Tweedie Moment Projected Diffusions for Inverse Problems", 2024,
     https://arxiv.org/abs/2310.06721 (the diagonal variant)
     """
+
+    levels: tuple[float, ...] = field(default=(), repr=False)
 
     assumable = False
     needs_covariance = True
@@ -140,6 +155,12 @@ class DiagonalTweedie(AssumedCovariance):
         total = system.noise + rows.clamp(min=0)
         v = r / total
         return Solution(v, (r * v).sum(1), log_det=total.log().sum(1) if density else None)
+
+    def taken(self, sigma: Tensor) -> Tensor:
+        levels = sigma.new_tensor((0.0, *self.levels))
+        below = levels < (1 - 1e-5) * sigma[:, None]
+        ahead = torch.where(below, levels, 0).amax(1)
+        return 1 - (ahead / sigma) ** 2
 
     def cost(self, size: int) -> Cost:
         return Cost(products=1)

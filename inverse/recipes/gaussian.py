@@ -57,12 +57,14 @@ def _mmps(posterior: Posterior, steps: int, *, iterations: int | None = None) ->
 
 def _tmpd(posterior: Posterior, steps: int, *, full: int = FULL) -> Recipe:
     whole(full, "full", least=0)
+    levels = vp_levels(posterior, steps)
+    diagonal = DiagonalTweedie(tuple(levels.tolist()))
 
     def linear(model: LinearGaussian, y: Tensor) -> Likelihood:
         small = 0 < Measured(model, y).size <= full
-        return GaussianLift(model, y, Tweedie(dense=full) if small else DiagonalTweedie())
+        return GaussianLift(model, y, Tweedie(dense=full) if small else diagonal)
 
-    return Recipe(posterior.lifted(lift_of(linear)), Ancestral(vp_levels(posterior, steps)))
+    return Recipe(posterior.lifted(lift_of(linear)), Ancestral(levels))
 
 
 def _jfps(
@@ -185,7 +187,8 @@ GAUSSIAN = (
         steps=1000,
         applies=applies.linear,
         build=_tmpd,
-        deviates="the full covariance up to 64 measured values alone (`full`)",
+        deviates="the full covariance up to 64 measured values alone (`full`); beyond, no step "
+        "overshoots the measurement, as it would for a dense operator",
     ),
     Method(
         name="jfps",
