@@ -185,7 +185,7 @@ def resonance(seed: int) -> list[Callable[[], ImageProblem]]:
     truth = drawn("brain", seed)
     shape = tuple(truth.shape[1:])
     lines = fm.gaussian_lines(shape[-1], 4, 10, generator=torch.Generator().manual_seed(seed))
-    operator = fm.MRI(lines, image_shape=shape) @ fm.RealToComplex(image_shape=shape)
+    operator = fm.MRI(lines, image_shape=shape[-2:]) @ fm.RealToComplex(image_shape=shape)
 
     def answers(y: Tensor) -> dict[str, Tensor]:
         return {"zero-filled": operator.adjoint(y)}

@@ -176,7 +176,7 @@ class Posterior(Prior):
 
     def _moments(self, x: Tensor, sigma: Tensor) -> Moments:
         level = sigma.flatten()
-        if any(likelihood.needs_covariance for likelihood in self.likelihoods):
+        if any(likelihood.needs_covariance_at(sigma) for likelihood in self.likelihoods):
             x0, product = self.prior.covariance(x, level)
             # Behind a decoder no product is cheap.
             cheap = self.prior.exact_covariance and self.decoder is None

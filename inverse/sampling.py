@@ -62,9 +62,9 @@ def sample(
             at each other, on n, too. None takes a fresh seed, which the diagnostics record.
         sampler: a sampler or particle method of the caller's own: with a method, in place of that
             method's; alone, run on `posterior` as it is.
-        absorb: below |sigma_y / A| let the noise of the state explain that of the measurement,
-            where it can; see `likelihoods.Absorbed` and `samplers.Absorbing`. Particles stay
-            exact.
+        absorb: below |sigma_y / A| let the noise of the state explain that of the measurement, for
+            guidance and particle methods on linear models with Gaussian noise; see
+            `likelihoods.Absorbed`, `samplers.Absorbing` and `particles.AbsorbingParticles`.
         batch: samples taken through the network together; by default as many as 2^22 values, of
             images under a latent prior.
         callback: called after each step with a `Step`, of latents under a latent prior.

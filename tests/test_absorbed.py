@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from likelihood_cases import moments
+from method_cases import POSTERIORS, able
 from problems import DOUBLE, Component, problem
 
 import inverse
@@ -21,6 +23,19 @@ from inverse.likelihoods import (
     PlugIn,
     Tweedie,
 )
+from inverse.particles import AbsorbingParticles, FilteringPosterior
+from inverse.recipes import absorbed, find
+from inverse.samplers import (
+    Absorbing,
+    AdaptiveODE,
+    Ancestral,
+    AnnealedLangevin,
+    Langevin,
+    PredictorCorrector,
+    TimeTravel,
+)
+
+STEPS = 6
 
 
 def gmm_25():
@@ -160,11 +175,119 @@ def test_absorbed_samples_have_the_spread_of_the_posterior():
     assert spread == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["ugd", "score-ald", "exact", "dds"])
+GUIDED = [m.name for m in inverse.methods() if m.family in ("guidance", "particles")]
+ABSORBING = [name for name in GUIDED if not {"linear", "image"}.isdisjoint(able(name))]
+
+
+@pytest.mark.parametrize("name", ABSORBING)
+def test_every_method_that_follows_a_likelihood_absorbs(name, tmp_path):
+    """By name, with as many calls as it says, the same in any batch."""
+    posterior = POSTERIORS["linear" if "linear" in able(name) else "image"]()
+    run = partial(inverse.sample, posterior, 6, method=name, steps=STEPS, seed=3, absorb=True)
+    found = run()
+    assert found.diagnostics["method"] == f"{name}, absorbed"
+    assert found.x.isfinite().all()
+    torch.testing.assert_close(run(batch=4).x, found.x)
+    recipe = absorbed(find(name).recipe(posterior, STEPS))
+    calls = recipe.sampler.network_calls * (1 + recipe.prior.cost.network_calls)
+    # Likelihoods that call the network themselves are not asked below the threshold.
+    spent = found.diagnostics["network_calls"]
+    assert spent == calls or (recipe.prior.cost.network_calls > 0 and spent < calls)
+    run(checkpoint=tmp_path)
+    torch.testing.assert_close(run(checkpoint=tmp_path).x, found.x)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [("ugd", 300), ("dps", 300), ("score-ald", 60), ("fps", 60), ("enkg", 60), ("scg", 60)],
+)
+def test_whatever_the_guidance_is_worth_its_samples_become_the_posterior(name, steps):
+    """On a Gaussian enough Langevin steps forget it; what is left are steps of the prior."""
+    g = torch.Generator().manual_seed(2)
+    prior = priors.Gaussian(torch.ones(3, dtype=DOUBLE), torch.tensor([1.0, 0.5, 0.8]).double())
+    A = torch.tensor([[0.8, 0.6, 0.0], [-0.3, 0.4, 0.5]], dtype=DOUBLE)
+    model = LinearGaussian(MatrixOperator(A), 0.8)
+    y = model.simulate(prior.sample(1, g), g)
+    mean, covariance = prior.condition(model, y).moments()
+    posterior = inverse.condition(prior, model, y)
+    recipe, n = absorbed(find(name).recipe(posterior, steps)), 1200
+    walk = recipe.sampler
+    if isinstance(walk, AbsorbingParticles):
+        walk = AbsorbingParticles(walk.method, walk.threshold, corrections=80)
+    else:
+        walk = Absorbing(walk.sampler, walk.threshold, corrections=80)
+    x = inverse.sample(recipe.prior, n, sampler=walk, seed=0).x
+    z = (x.mean(0) - mean.flatten()) / (covariance.diagonal() / n).sqrt()
+    assert float(z.abs().max()) < 4.5
+    root = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    spread = torch.linalg.eigvalsh(root @ torch.cov(x.T) @ root.mT)
+    assert float(spread.min()) > 0.85
+    assert float(spread.max()) < 1.15
+
+
+def test_absorbing_particles_go_on_from_any_step_and_groups_stay_apart():
+    prior, model, y, _ = problem()
+    levels = priors.geometric(8, prior.sigma_range)
+    both = inverse.condition(prior, model, torch.cat([y, y + 0.2]))
+    both = both.lifted(lambda model, y: Absorbed(PlugIn(model, y)))
+    threshold = both.likelihoods[0].threshold
+    walk, kept = AbsorbingParticles(FilteringPosterior(levels), threshold, corrections=3), {}
+    run = partial(walk, seed=1, dtype=DOUBLE)
+    first = run(both.paired([0] * 6), 6, keep=kept.__setitem__)
+    assert len(walk.path) == len(levels) + 3
+    for step in (1, 5, 8, 10):
+        again = run(both.paired([0] * 6), 6, state=kept[step], first_step=step)
+        torch.testing.assert_close(again.x, first.x)
+    pair = run(both.paired([0] * 6 + [1] * 6), 12, groups=2)
+    torch.testing.assert_close(pair.x[:6], first.x)
+
+
+def test_time_travel_turns_back_above_the_threshold_only():
+    levels = [4.0, 2.0, 1.0, 0.5, 0.25, 0.0]
+    walk = Absorbing(TimeTravel(Ancestral(levels), repeats=2), threshold=0.6, corrections=2)
+    expected = [4, 2, 4, 2, 1, 2, 1, 0.5, 0.5, 0.5, 0.25, 0]
+    assert walk.path.tolist() == expected
+    high = TimeTravel(Ancestral(levels), repeats=2, sigma_range=(0.0, 0.5)).above(0.6)
+    assert high.path.tolist() == levels
+
+
+def test_weights_are_exact_where_particles_weigh_by_what_is_absorbed():
+    """ddsmc and a best-of that weighs: modes in their shares, and the evidence."""
+    prior, model, y = gmm_25()
+    posterior = inverse.condition(prior, model, y)
+    exact, evidence = prior.condition(model, y).weights, float(prior.log_evidence(model, y))
+    for name, options in (("ddsmc", {}), ("scg", {"greedy": False, "candidates": 2, "begin": 0.0})):
+        found = inverse.sample(
+            posterior, 1500, method=name, steps=60, seed=2, absorb=True, **options
+        )
+        w = torch.as_tensor(found.weights)
+        shares = (w[:, None] * prior.responsibilities(found.x, 0.0)).sum(0)
+        assert float((shares - exact).abs().sum()) / 2 < 0.12, name
+        assert abs(found.diagnostics["log_evidence"] - evidence) < 0.5, name
+
+
+@pytest.mark.parametrize("name", ["exact", "dds", "red-diff"])
 def test_what_cannot_absorb_is_refused_in_one_way(name):
     prior, model, y, _ = problem()
     with pytest.raises(ValueError, match="absorb=True cannot be used here: "):
         inverse.sample(inverse.condition(prior, model, y), method=name, steps=5, absorb=True)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Langevin(0.1, 0.001, 5),
+        AdaptiveODE((0.01, 10.0)),
+        PredictorCorrector(Ancestral([2.0, 1.0, 0.0])),
+        AnnealedLangevin([2.0, 1.0, 0.5]),
+    ],
+    ids=lambda s: type(s).__name__,
+)
+def test_samplers_whose_steps_cannot_be_left_to_the_prior_are_refused(sampler):
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    with pytest.raises(ValueError, match=r"absorb=True cannot be used here: .* choose Multistep"):
+        inverse.sample(posterior, 2, method="mmps", sampler=sampler, absorb=True)
 
 
 def test_bad_arguments():

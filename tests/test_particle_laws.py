@@ -135,8 +135,10 @@ def test_ddsmc_proposes_and_weighs_with_the_published_spread():
 
     D = prior.denoise(kept[1]["x"], 1.5)
     rho2 = (1 - 1 / (1 + 1.5**2)) / 2
-    twist = torch.distributions.Normal((D @ Vh.T)[:, :4], (sigma**2 + rho2).sqrt())
-    torch.testing.assert_close(kept[1]["log_g"], twist.log_prob(target).sum(1))
+    A = model.operator.matrix
+    wide = model.sigma**2 * torch.eye(4, dtype=DOUBLE) + rho2 * A @ A.mT
+    twist = torch.distributions.MultivariateNormal(D @ A.mT, wide)
+    torch.testing.assert_close(kept[1]["log_g"], twist.log_prob(y))
 
 
 @pytest.mark.parametrize(

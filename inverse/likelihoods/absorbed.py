@@ -103,6 +103,10 @@ class Absorbed(Likelihood):
     def exact_at(self, sigma: float) -> bool:
         return sigma <= self.threshold or self.lift.exact_at(sigma)
 
+    def needs_covariance_at(self, sigma: Tensor) -> bool:
+        above = bool((sigma > self.threshold).any())
+        return above and self.lift.needs_covariance_at(sigma)
+
     @property
     def weighs_with_covariance(self) -> bool:
         return self.lift.weighs_with_covariance

@@ -73,6 +73,10 @@ class Likelihood(ABC):
     needs_covariance: bool = False
     """Whether `shift` uses Cov[x0 | x]."""
 
+    def needs_covariance_at(self, sigma: Tensor) -> bool:
+        """Whether it does at any of these noise levels."""
+        return self.needs_covariance
+
     @property
     def weighs_with_covariance(self) -> bool:
         """Whether `log_likelihood` uses it."""

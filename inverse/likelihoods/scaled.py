@@ -55,5 +55,8 @@ class Scaled(Likelihood):
     def density_cost(self) -> Cost:
         return self.likelihood.density_cost
 
+    def needs_covariance_at(self, sigma: Tensor) -> bool:
+        return self.likelihood.needs_covariance_at(sigma)
+
     def exact_at(self, sigma: float) -> bool:
         return self.scale == 1 and self.likelihood.exact_at(sigma)

@@ -1,5 +1,6 @@
 """Particles: samples with weights that correct what a likelihood only approximates."""
 
+from .absorbing import AbsorbingParticles
 from .best_of import BestOf
 from .ddsmc import DecoupledDiffusion
 from .ensemble_kalman import EnsembleKalman
@@ -11,6 +12,7 @@ from .resampling import effective_sample_size, log_mean_exp, systematic
 from .twisted import TwistedFilter
 
 __all__ = [
+    "AbsorbingParticles",
     "BestOf",
     "DecoupledDiffusion",
     "EnsembleKalman",

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..checks import whole
-from ..lift import default_lift
 from .particle_method import ParticleMethod, State, weighed
 from .transition import nothing_before, remember, reverse_process, step
 from .walk import Walk
@@ -20,17 +19,14 @@ from .walk import Walk
 class BestOf(ParticleMethod):
     """Stochastic control guidance: n candidate noises a step, chosen by what they explain of y.
 
-    With x'_j ~ p(x' | x), j = 1 ... n,
+    With x'_j ~ p(x' | x), j = 1 ... n, and g(x) = p_sigma(y | x) as the posterior's lift has it,
 
-        greedy:  x' = the x'_j of largest p(y | D(x'_j)), the likelihood of the denoised image, or
-                 of largest g where the posterior has a lift of its own; never exact, it favours
-                 images that fit y too well;
+        greedy:  x' = the x'_j of largest g; never exact, it favours images that fit y too well.
+                 As published under `PlugIn`, whose g is p(y | D), D the denoised image;
         else:    x'_j with probability g(x'_j) / sum_j g(x'_j), the particle's weight times
-                 mean_j g(x'_j) / g(x), for the twist g(x) = p_sigma(y | x) of the posterior's lift:
-                 asymptotically exact in the number of particles.
-
-    p(y | D) would do for g, but is far too sure of D at large noise levels: a few particles would
-    take all the weight before their images mean anything.
+                 mean_j g(x'_j) / g(x): asymptotically exact in the number of particles. Here
+                 p(y | D) is far too sure of D at large noise levels: a few particles would take
+                 all the weight before their images mean anything.
 
     Greedy particles do not look at each other, have equal weights, and give no evidence. Nothing
     is differentiated but what the density of a lift takes: none does for black boxes. n network
@@ -69,10 +65,9 @@ class BestOf(ParticleMethod):
         """The first step that compares candidates."""
         return math.ceil(self.begin * (len(self.levels) - 1))
 
-    @property
-    def network_calls(self) -> int:
-        compared = max(0, len(self.levels) - 2 - self._first)
-        return len(self.levels) - 1 + (self.candidates - 1) * compared
+    def calls_before(self, k: int) -> int:
+        steps = min(k, len(self.levels) - 2)  # the last one takes what is denoised
+        return 1 + steps + (self.candidates - 1) * max(0, steps - self._first)
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         zero = x.new_zeros(len(x))
@@ -96,7 +91,7 @@ class BestOf(ParticleMethod):
         shape = tuple(x.shape[1:])
         noises = [z, *(walk.noise(j, k + 1, shape) for j in range(1, self.candidates))]
         tried = torch.stack([mean + c * eps for eps in noises], 1)
-        looks = [self._look(walk, t, sigma_next) for t in tried.unbind(1)]
+        looks = [walk.weigh(t, sigma_next) for t in tried.unbind(1)]
         denoised, log_g = (torch.stack(column, 1) for column in zip(*looks, strict=True))
         if not bool(torch.isfinite(denoised).all()):
             return {"x": denoised.sum(1)}  # not finite either, and stopped for that
@@ -116,10 +111,3 @@ class BestOf(ParticleMethod):
             "log_w": log_w,
             "log_g": torch.zeros_like(log_w) if self.greedy else log_g[rows, chosen],
         }
-
-    def _look(self, walk: Walk, x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
-        """D of candidates, and by what they are chosen."""
-        if not self.greedy or walk.posterior.lift is not default_lift:
-            return walk.weigh(x, sigma)
-        x0 = walk.denoise(x, sigma)
-        return x0, walk.log_likelihood(x0)

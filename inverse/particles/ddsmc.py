@@ -31,7 +31,9 @@ class DecoupledDiffusion(ParticleMethod):
         q(x'_i | x) = N(m_i + f G (y_i - D_i), c^2 - f^2 G rho^2),    f = 1 - kept,
 
     with rho^2 at most (c / f)^2. Weights are p(x' | x) g(x') / (q(x' | x) g(x)), and p(y | D) takes
-    the place of g at the end. Asymptotically exact in the number of particles and steps.
+    the place of g at the end. Asymptotically exact in the number of particles and steps. Below the
+    threshold of `Absorbed` likelihoods, whose density is g at the first level there, steps are
+    neither guided nor weighed.
 
     One network call a step and particle, and no derivative of it.
 
@@ -48,6 +50,8 @@ class DecoupledDiffusion(ParticleMethod):
     Paper: Ekstrom Kelvinius et al., "Solving Linear-Gaussian Bayesian Inverse Problems with
     Decoupled Diffusion Sequential Monte Carlo", 2025, https://arxiv.org/abs/2502.06379
     """
+
+    absorbs = True
 
     def __init__(
         self,
@@ -68,20 +72,23 @@ class DecoupledDiffusion(ParticleMethod):
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         measured = walk.once(spectral, x)
-        x0 = walk.denoise(x, sigma)
-        log_g = self._twist(walk, measured, x0, sigma)
+        x0, log_g = self._look(walk, measured, x, sigma)
         before = nothing_before(self.reverse, x)
-        return {"x": x, "x0": x0, "before": before,
-                "log_w": log_g + measured.constant, "log_g": log_g}  # fmt: skip
+        return {"x": x, "x0": x0, "before": before, "log_w": log_g, "log_g": log_g}
 
     def _step(self, walk: Walk, state: State, k: int, z: Tensor) -> State:
         x, x0, log_g, log_w = (state[name] for name in ("x", "x0", "log_g", "log_w"))
         sigma, sigma_next = float(self.levels[k]), float(self.levels[k + 1])
         measured = walk.once(spectral, x)
         mean, c, f = step(self.reverse, k, x, x0, state["before"])
+        absorbed = walk.posterior.exact_at(sigma)
         if c == 0:
-            found = measured.log_density(measured.into(x0), measured.sigma**2)
-            return {"x": x0, "log_w": weighed(log_w, found - log_g)}
+            found = self._density(measured, x0, 0.0)
+            return {"x": x0, "log_w": log_w if absorbed else weighed(log_w, found - log_g)}
+        before = remember(x0, state["before"])
+        if absorbed:
+            x_next = mean + c * z
+            return {"x": x_next, "x0": walk.denoise(x_next, sigma_next), "before": before}
         rho2 = min(self._variance(walk, sigma), (c / f) ** 2)
         gain = rho2 / (rho2 + measured.sigma**2)
         drift = f * gain * (measured.y - measured.into(x0))
@@ -91,10 +98,9 @@ class DecoupledDiffusion(ParticleMethod):
         moved = drift + variance.sqrt() * eps
         log_p = normal_log_density(moved, torch.full_like(variance, c**2))
         log_q = normal_log_density(variance.sqrt() * eps, variance)
-        x0_next = walk.denoise(x_next, sigma_next)
-        log_g_next = self._twist(walk, measured, x0_next, sigma_next)
+        x0_next, log_g_next = self._look(walk, measured, x_next, sigma_next)
         log_w = weighed(log_w, log_p - log_q + log_g_next - log_g)
-        return {"x": x_next, "x0": x0_next, "before": remember(x0, state["before"]),
+        return {"x": x_next, "x0": x0_next, "before": before,
                 "log_w": log_w, "log_g": log_g_next}  # fmt: skip
 
     def _variance(self, walk: Walk, sigma: float) -> float:
@@ -102,6 +108,16 @@ class DecoupledDiffusion(ParticleMethod):
         s = walk.posterior.scale if self.spread is None else self.spread
         return sigma**2 * s**2 / (sigma**2 + s**2) / 2
 
-    def _twist(self, walk: Walk, measured: Spectral, x0: Tensor, sigma: float) -> Tensor:
-        variance = measured.sigma**2 + self._variance(walk, sigma)
-        return measured.log_density(measured.into(x0), variance)
+    def _look(
+        self, walk: Walk, measured: Spectral, x: Tensor, sigma: float
+    ) -> tuple[Tensor, Tensor]:
+        """D and log g."""
+        if walk.posterior.exact_at(sigma):
+            return walk.weigh(x, sigma)
+        x0 = walk.denoise(x, sigma)
+        return x0, self._density(measured, x0, self._variance(walk, sigma))
+
+    def _density(self, measured: Spectral, x0: Tensor, variance: float) -> Tensor:
+        """log N(y; A x0, sigma_y^2 + variance A A^T)."""
+        at = measured.into(x0)
+        return measured.log_density(at, measured.sigma**2 + variance) + measured.constant

@@ -56,10 +56,8 @@ class EnsembleKalman(ParticleMethod):
         self.inner = whole(inner, "inner")
         self.flow = Multistep(self.levels, eta=0.0)
 
-    @property
-    def network_calls(self) -> int:
-        total = len(self.levels) - 1
-        return total + sum(len(self._ahead(k)) - 1 for k in range(total))
+    def calls_before(self, k: int) -> int:
+        return sum(len(self._ahead(i)) for i in range(k))
 
     def _start(self, walk: Walk, x: Tensor, sigma: float) -> State:
         zero, before = x.new_zeros(len(x)), nothing_before(self.flow, x)

@@ -59,6 +59,9 @@ class FilteringPosterior(ParticleMethod):
         super().__init__(levels, resample_below)
         self.reverse = reverse_process(self.levels, eta, order)
 
+    def calls_before(self, k: int) -> int:
+        return k
+
     def _refusal(self, posterior: Posterior, count: int) -> str | None:
         return not_linear(posterior)
 

@@ -46,11 +46,15 @@ class MCGDiff(ParticleMethod):
         levels, resample_below: see ParticleMethod.
         eta, order: see `reverse_process`.
 
+    Under `Absorbed` likelihoods the same: it absorbs y as it is, at the level of each direction.
+
     Raises ValueError, when run, for measurements that are not linear with white noise and an SVD.
 
     Paper: Cardoso et al., "Monte Carlo guided Diffusion for Bayesian linear inverse problems",
     2024, https://arxiv.org/abs/2308.07983
     """
+
+    absorbs = True
 
     def __init__(
         self,
@@ -61,6 +65,9 @@ class MCGDiff(ParticleMethod):
     ) -> None:
         super().__init__(levels, resample_below)
         self.reverse = reverse_process(self.levels, eta, order)
+
+    def calls_before(self, k: int) -> int:
+        return k
 
     def _refusal(self, posterior: Posterior, count: int) -> str | None:
         return not_spectral(posterior)

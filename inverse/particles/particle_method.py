@@ -13,6 +13,7 @@ from torch import Tensor
 from priors import Prior
 
 from ..lift import default_lift
+from ..likelihoods import Absorbed
 from ..posterior import Posterior
 from ..randomness import NoiseStream, uniform
 from ..samplers import Callback, DivergenceError, Step
@@ -47,7 +48,8 @@ class ParticleMethod(ABC):
     """
 
     absorbs: bool = False
-    """Whether it leaves off guiding and weighing where `Posterior.exact_at` says so."""
+    """Whether it leaves off guiding and weighing by itself where the noise absorbs y: where
+    `Posterior.exact_at` says so. Others do under `AbsorbingParticles`."""
 
     def __init__(self, levels: Tensor | Sequence[float], resample_below: float = 0.5) -> None:
         self.levels = check_levels(levels)
@@ -64,7 +66,11 @@ class ParticleMethod(ABC):
     @property
     def network_calls(self) -> int:
         """Network calls of one run for each particle."""
-        return len(self.levels) - 1
+        return self.calls_before(len(self.path) - 1)
+
+    def calls_before(self, k: int) -> int:
+        """Network calls of the start and the first k steps."""
+        return min(k + 1, len(self.path) - 1)
 
     def settings(self) -> list[Any]:
         """All that tells this method from others, for `checkpoint.fingerprint`."""
@@ -189,7 +195,8 @@ class ParticleMethod(ABC):
 
 def own_lift(posterior: Posterior) -> str | None:
     """For methods that bring their own view of y: why not, where the posterior has one too."""
-    if posterior.lift is default_lift:
+    absorbed = all(isinstance(likelihood, Absorbed) for likelihood in posterior.likelihoods)
+    if posterior.lift is default_lift or absorbed:
         return None
     return "it has a lift of its own, of which this method would make no use; tds and bootstrap do"
 

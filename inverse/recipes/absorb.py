@@ -8,10 +8,9 @@ from forward_models import LinearGaussian
 
 from ..lift import Model
 from ..likelihoods import Absorbed, Likelihood
-from ..particles import ParticleMethod
+from ..particles import AbsorbingParticles, ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Absorbing, Sampler
-from ..samplers.absorbing import goes_straight_down
 from ..variational import VariationalMethod
 from .recipe import Recipe
 
@@ -19,9 +18,12 @@ from .recipe import Recipe
 def absorbed(recipe: Recipe) -> Recipe:
     """The recipe with `Absorbed` around its likelihood, and unguided steps below the threshold.
 
-    Raises ValueError where that has no meaning: exact draws, optimised images, factors that are not
-    linear with Gaussian noise, a decoder, a sampler that does not go straight down, particle
-    methods that absorb by themselves.
+    Samplers walk under `Absorbing`, particle methods that do not know `Absorbed` likelihoods under
+    `AbsorbingParticles`.
+
+    Raises ValueError where that has no meaning: exact draws; splitting methods and optimised
+    images, which follow no likelihood at noise levels; factors that are not linear with Gaussian
+    noise; a decoder; a sampler whose steps cannot be left to the prior.
     """
     posterior, sampler = recipe.prior, recipe.sampler
     why = _refusal(recipe)
@@ -34,11 +36,15 @@ def absorbed(recipe: Recipe) -> Recipe:
         return Absorbed(inner(model, y))
 
     lifted = posterior.lifted(lift)
+    threshold = min(li.threshold for li in lifted.likelihoods if isinstance(li, Absorbed))
     if isinstance(sampler, ParticleMethod):
-        return Recipe(lifted, sampler)
+        knows = sampler.absorbs
+        return Recipe(lifted, sampler if knows else AbsorbingParticles(sampler, threshold))
     assert isinstance(sampler, Sampler)
-    thresholds = [li.threshold for li in lifted.likelihoods if isinstance(li, Absorbed)]
-    return Recipe(lifted, Absorbing(sampler, min(thresholds)))
+    try:
+        return Recipe(lifted, Absorbing(sampler, threshold))
+    except ValueError as error:
+        raise ValueError(f"absorb=True cannot be used here: {error}") from None
 
 
 def _refusal(recipe: Recipe) -> str | None:
@@ -48,13 +54,6 @@ def _refusal(recipe: Recipe) -> str | None:
         return f"{type(recipe.sampler).__name__} uses p(y | x0) alone, at no noise level"
     if isinstance(recipe.sampler, VariationalMethod):
         return f"{type(recipe.sampler).__name__} optimises a clean image"
-    if isinstance(recipe.sampler, Sampler) and not goes_straight_down(recipe.sampler):
-        return (
-            f"{type(recipe.sampler).__name__} does not go straight down a grid of levels; "
-            "give a sampler that does, such as Multistep or Ancestral"
-        )
-    if isinstance(recipe.sampler, ParticleMethod) and not recipe.sampler.absorbs:
-        return f"{type(recipe.sampler).__name__} treats small noise levels in its own way"
     if recipe.prior.decoder is not None:
         return "measurements follow a decoder, so they are not linear in the latents"
     for model, _ in recipe.prior.factors:

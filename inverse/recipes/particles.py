@@ -8,7 +8,7 @@ from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import geometric
 
 from ..lift import Lift, Model, default_lift, linearisable
-from ..likelihoods import GaussianLift, Isotropic, Likelihood, MonteCarloLift
+from ..likelihoods import GaussianLift, Isotropic, Likelihood, MonteCarloLift, PlugIn
 from ..particles import (
     BestOf,
     DecoupledDiffusion,
@@ -127,13 +127,15 @@ def _scg(
     def rule(model: Model, y: Tensor) -> Likelihood:
         if isinstance(model, TimeDependent):
             return default_lift(model, y)
+        if greedy:
+            return PlugIn(model, y)
         if isinstance(model, LinearGaussian):
             return GaussianLift(model, y, Isotropic(scale))
         return MonteCarloLift(model, y, scale=scale, draws=draws)
 
     levels = geometric(steps, posterior.sigma_range)
     walk = BestOf(levels, resample_below, candidates, begin, greedy)
-    return Recipe(posterior if greedy else twisted(posterior, rule), walk)
+    return Recipe(twisted(posterior, rule), walk)
 
 
 PARTICLES = (

@@ -13,7 +13,9 @@ from priors import Prior
 
 from ..checks import positive, whole
 from .langevin import langevin_step
+from .multistep import Multistep
 from .sampler import Noise, Past, Sampler
+from .time_travel import TimeTravel
 
 
 @final
@@ -32,11 +34,17 @@ class Absorbing(Sampler):
     below the measurement's noise. The half step of noise in front of g makes the law of a Gaussian
     nu exact for whatever a keeps the steps stable, where plain Langevin steps are too wide.
 
+    The prior is walked by Multistep with fresh noise, whatever the sampler: it is the reverse
+    *process* that carries the law to the posterior; its ODE, or less noise, would keep p_sigma and
+    nothing else. TimeTravel goes back up from levels above sigma* alone.
+
     Below sigma* exact, up to what the Langevin steps leave of a nu that is not Gaussian (of order
-    a^2) and of the error of the guided part. Network calls of the sampler, and M.
+    a^2) and of the error of the guided part. Network calls of the sampler down to
+    sigma*, M, and one step's for each level from there.
 
     Args:
-        sampler: one that is neither a Langevin method nor adaptive, and that does not go back up.
+        sampler: one that goes straight down a grid of levels (Multistep, Ancestral, EulerMaruyama,
+            Heun, Spherical), TimeTravel over one, or AnnealedLangevin down to 0.
         threshold: sigma*, data units.
         corrections: M.
         relative_step: a / sigma^2, in (0, 1).
@@ -57,33 +65,37 @@ class Absorbing(Sampler):
     ) -> None:
         if not isinstance(sampler, Sampler):
             raise TypeError(f"sampler must be a Sampler, got {type(sampler).__name__}")
-        if not goes_straight_down(sampler):
-            raise ValueError(
-                f"{type(sampler).__name__} does not go straight down a grid of levels; choose "
-                "Multistep, Ancestral, EulerMaruyama or Heun"
-            )
-        self.sampler, self.levels = sampler, sampler.levels
-        self.order, self.memory, self.draws = sampler.order, sampler.memory, sampler.draws + 1
         self.threshold = positive(threshold, "threshold")
+        if isinstance(sampler, TimeTravel):
+            sampler = sampler.above(self.threshold)
+        why = no_way_down(sampler, self.threshold)
+        if why is not None:
+            raise ValueError(why)
+        self.sampler, self.levels, self.order = sampler, sampler.levels, sampler.order
+        self._unguided = Multistep(self.levels, eta=1.0)
+        self.memory = max(sampler.memory, self._unguided.memory)
+        self.draws = max(sampler.draws, self._unguided.draws) + 1
         self.corrections = whole(corrections, "corrections")
         self.relative_step = positive(relative_step, "relative_step")
         if relative_step >= 1:
             raise ValueError(f"relative_step must be below 1, got {relative_step}")
-        below = [level for level in sampler.path.tolist() if 0 < level <= self.threshold]
+        below = [level for level in self.levels.tolist() if 0 < level <= self.threshold]
         self._held = max(below, default=math.nan)
 
     @property
     def path(self) -> Tensor:
         walked = self.sampler.path
-        below = (walked <= self.threshold) & (walked > 0)
-        if not bool(below.any()):
+        if math.isnan(self._held):
             return walked
-        first = int(below.nonzero()[0])
+        first = int((walked == self._held).nonzero()[0])
         held = walked[first].repeat(self.corrections)
-        return torch.cat([walked[: first + 1], held, walked[first + 1 :]])
+        below = self.levels[self.levels < self._held]
+        return torch.cat([walked[: first + 1], held, below])
 
     def _calls(self, sigma: float, sigma_next: float) -> int:
-        return 1 if sigma_next == sigma else self.sampler._calls(sigma, sigma_next)
+        if sigma > self.threshold:
+            return self.sampler._calls(sigma, sigma_next)
+        return 1 if sigma_next == sigma else self._unguided._calls(sigma, sigma_next)
 
     def _step(
         self,
@@ -94,25 +106,32 @@ class Absorbing(Sampler):
         eps: Noise,
         past: Past,
     ) -> tuple[Tensor, Tensor]:
+        if sigma > self.threshold:
+            before = past[: self.sampler.memory]
+            return self.sampler._step(prior, x, sigma, sigma_next, eps, before)
         if sigma_next == sigma:
             a, z = self.relative_step * sigma**2, eps()
             ahead = x + math.sqrt(a / 2) * z
             x0 = prior.denoise(ahead, sigma)
             return langevin_step(x, (x0 - ahead) / sigma**2, a, z), x0
-        if sigma <= self.threshold:
-            if sigma == self._held:
-                half = math.sqrt(self.relative_step / 2) * sigma
-                x = x + half * eps(self.sampler.draws)
-            before = _falling(past, sigma)
-            return self.sampler._step(prior.unmeasured, x, sigma, sigma_next, eps, before)
-        return self.sampler._step(prior, x, sigma, sigma_next, eps, past)
+        if sigma == self._held:
+            half = math.sqrt(self.relative_step / 2) * sigma
+            x = x + half * eps(self.draws - 1)
+        before = _falling(past, sigma)
+        return self._unguided._step(prior.unmeasured, x, sigma, sigma_next, eps, before)
 
 
-def goes_straight_down(sampler: Sampler) -> bool:
-    """Whether each step leads to the next lower level, none at one level or up."""
-    path = sampler.path.tolist()
-    fixed = not (sampler.stationary or sampler.adaptive)
-    return fixed and all(b < a for a, b in pairwise(path))
+def no_way_down(sampler: Sampler, threshold: float) -> str | None:
+    """Why a sampler's steps below a level cannot be left to the prior alone, or None."""
+    name, path = type(sampler).__name__, sampler.path.tolist()
+    choose = "choose Multistep, Ancestral, EulerMaruyama or Heun"
+    if sampler.adaptive:
+        return f"{name} chooses its levels itself; {choose}"
+    if sampler.stationary:
+        falls = path[-1] == 0 and all(b <= a for a, b in pairwise(path))
+        return None if falls else f"{name} does not go down to level 0; {choose}"
+    stays = any(b == a or (b > a and a <= threshold) for a, b in pairwise(path))
+    return f"{name} does not go straight down a grid of levels; {choose}" if stays else None
 
 
 def _falling(past: Past, sigma: float) -> Past:

@@ -240,7 +240,7 @@ def _draw(
 
 def setting(value: Any) -> Any:
     """An argument of a sampler, as `settings` lists it."""
-    if isinstance(value, Sampler):
+    if hasattr(value, "settings"):
         return value.settings()
     if isinstance(value, Schedule):
         return [type(value).__name__, sorted(vars(value).items())]

@@ -70,6 +70,14 @@ class TimeTravel(Sampler):
         self.jumps, self.repeats = whole(jumps, "jumps"), whole(repeats, "repeats")
         self.sigma_range = (float(low), float(high))
 
+    def above(self, sigma: float) -> TimeTravel:
+        """The same, without the repeats that end at sigma or below."""
+        low, high = self.sigma_range
+        low = max(low, math.nextafter(sigma, math.inf))
+        repeats = self.repeats if low < high else 1
+        within = (low, high) if low < high else self.sigma_range
+        return TimeTravel(self.sampler, self.jumps, repeats, within)
+
     @property
     def path(self) -> Tensor:
         start, legs = _legs(self.sampler.path.tolist())
