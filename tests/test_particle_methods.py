@@ -12,6 +12,7 @@ import inverse
 import priors
 from forward_models import (
     Gaussian,
+    Inpainting,
     Laplace,
     LinearGaussian,
     MatrixOperator,
@@ -20,7 +21,7 @@ from forward_models import (
     from_simulator,
 )
 from inverse.likelihoods import GaussianLift, Isotropic, MonteCarloLift, PlugIn
-from inverse.particles import BestOf, EnsembleKalman, TwistedFilter
+from inverse.particles import BestOf, EnsembleKalman, MCGDiff, TwistedFilter
 from inverse.recipes import find
 from inverse.samplers import Ancestral, Heun, Multistep, Spherical, StochasticHeun
 
@@ -276,3 +277,16 @@ def test_enkg_fits_noise_that_is_not_gaussian_at_any_number_of_steps(steps):
     widest = product(torch.eye(6, dtype=torch.float64)).diagonal().sqrt()
     assert bool((samples.std < 1.2 * widest).all())
     assert samples.diagnostics["reduced_chi2"] < 2
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 0.07])
+def test_mcgdiff_meets_a_level_that_is_the_noise_of_a_direction(sigma):
+    """In float32, where sigma_y rounded may lie on either side of the level."""
+    prior = priors.Gaussian(torch.zeros(6), 1.0)
+    model = LinearGaussian(Inpainting(torch.arange(6) < 3), sigma)
+    g = torch.Generator().manual_seed(0)
+    y = model.simulate(prior.sample(1, g), g)
+    for level in (sigma, sigma * (1 + 2e-16), sigma * (1 - 2e-16)):
+        levels = [10.0, 1.0, 0.5, level, level / 2, 0.0]
+        found = MCGDiff(levels)(inverse.condition(prior, model, y), 4, seed=0)
+        assert found.x.isfinite().all()

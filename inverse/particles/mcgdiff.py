@@ -100,9 +100,11 @@ class MCGDiff(ParticleMethod):
 
     def _spread(self, measured: Spectral, sigma: float) -> Tensor:
         """v of each direction at a level that is not below the one that absorbs it, (I,)."""
-        rising = self.levels.flip(0).to(measured.sigma)
-        absorbs = rising[torch.searchsorted(rising, measured.sigma, right=True) - 1]
-        return (sigma**2 - absorbs**2) + (measured.sigma**2 - absorbs**2)
+        # In float64: a level that equals sigma_i must leave no variance, not a negative one.
+        rising, own = self.levels.flip(0).to(measured.sigma.device), measured.sigma.double()
+        absorbs = rising[torch.searchsorted(rising, own, right=True) - 1]
+        above = (sigma**2 - absorbs**2).clamp(min=0)
+        return (above + own**2 - absorbs**2).to(measured.sigma)
 
 
 def _terms(difference: Tensor, variance: Tensor) -> Tensor:
