@@ -97,7 +97,11 @@ PROJECTION = (
         steps=1000,
         applies=applies.split_linear,
         build=_medical,
-        deviates=CUT,
+        deviates="A^+ by at most `iterations` conjugate gradients for an inverse transform. For "
+        "complex k-space it is the inverse FFT; real images agree with every line after 2, "
+        "where the FFT's real part leaves 28 % of the residual. One merge of a 128 x 128 CT slice "
+        "(relaxation 0.72) leaves 41 % of it at 23 views and 54 % at 90 degrees, filtered "
+        "back-projection over all angles 84 and 86 %. " + CUT,
     ),
     Method(
         name="ilvr",
