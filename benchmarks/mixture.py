@@ -136,6 +136,8 @@ def affordable(method: inverse.Method, posterior: Posterior, budget: int = STEPS
     steps = max(1, budget * budget // calls(budget))
     while steps > 1 and calls(steps) > 1.1 * budget:
         steps -= 1
+    while steps < budget and calls(steps) < budget and calls(steps + 1) <= budget:
+        steps += 1
     return steps if calls(steps) <= 1.1 * budget else None
 
 

@@ -52,8 +52,8 @@ class ExactDraw(Denoiser):
         return problem.prior.denoise(x, sigma) + eps() @ root.T
 
 
-def daps_step(m, C, A, y, ode):
-    """x -> x' of DAPS with an exact denoiser: (M, c, L L^T) of one step."""
+def daps_step(m, C, A, y, ode, euler=False):
+    """x -> x' of DAPS with an exact denoiser: (M, c, L L^T) of one step; one of Euler, or all."""
 
     def step(sigma, ahead):
         v = sigma**2
@@ -61,8 +61,9 @@ def daps_step(m, C, A, y, ode):
         spread = C - D @ C
         if ode:  # the flow's end: each eigenvector by itself
             values, U = torch.linalg.eigh(C)
-            D = U @ torch.diag((values / (values + v)).sqrt()) @ U.T
-            d, spread = m - D @ m, torch.zeros(6, 6, dtype=DOUBLE)
+            if not euler:
+                D = U @ torch.diag((values / (values + v)).sqrt()) @ U.T
+            d = m - D @ m
             P = torch.linalg.inv(A.T @ A / 0.04 + EYE / v)
             M, c, Q = P @ D / v, P @ (d / v + A.T @ y / 0.04), P
         else:
@@ -96,8 +97,10 @@ def test_daps_with_an_sde_converges_to_the_posterior_and_with_an_ode_to_twice_it
     assert errors[2] < 0.006, errors
     assert all(fine < 0.5 * coarse for coarse, fine in pairwise(errors)), errors
     _, wide = recursion(daps_step(m, C, A, y, ode=True), m, C, levels)
+    _, right = recursion(daps_step(m, C, A, y, ode=True, euler=True), m, C, levels)
     for v in unseen:
         assert float(v @ wide @ v / (v @ cov @ v)) == pytest.approx(2.0, abs=0.06)
+        assert float(v @ right @ v / (v @ cov @ v)) == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_named_methods_show_it():
@@ -117,6 +120,69 @@ def test_the_named_methods_show_it():
         assert ratio > 1.3, ratio  # five steps of Euler shrink what would be 2
     for ratio in width("pnp-dm", end=0.1, steps=120, sde_steps=10):
         assert 0.8 < ratio < 1.2, ratio
+
+
+def test_daps_ends_without_the_noise_of_its_last_level():
+    """One Euler step is the mean; the last data step is x0 + K (y + e - A x0), by its recursion.
+
+    So nothing is added where nothing is measured, and the noise of y, once, where something is.
+    """
+    posterior, m, C, A, y = gaussian_case()
+    sampler = find("daps").recipe(posterior, 12, end=0.3).sampler
+    last = float(sampler.levels[-2])
+
+    def step(sigma, ahead, noisy=False):
+        D, d = denoised(m, C, sigma)
+        v = sigma**2
+        if ahead > 0 or noisy:
+            P = torch.linalg.inv(A.T @ A / 0.04 + EYE / v)
+            return P @ D / v, P @ (d / v + A.T @ y / 0.04), P + ahead**2 * EYE
+        K = v * A.T @ torch.linalg.inv(0.04 * torch.eye(4, dtype=DOUBLE) + v * A @ A.T)
+        return (EYE - K @ A) @ D, (EYE - K @ A) @ d + K @ y, 0.04 * K @ K.T
+
+    found = law(sampler, posterior)
+    for value, expected in zip(found, recursion(step, m, C, sampler.levels), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-6, atol=1e-7)
+    _, drawn = recursion(lambda s, ahead: step(s, ahead, noisy=True), m, C, sampler.levels)
+    for v in torch.linalg.svd(A)[2][4:]:
+        assert float(v @ (drawn - found[1]) @ v) == pytest.approx(last**2, rel=1e-6)
+    assert find("daps").recipe(POSTERIORS["black box"](), 5).sampler.update.last is None
+
+
+def distance(found, exact) -> float:
+    """Wasserstein-2 between two Gaussians, (mean, covariance) each."""
+
+    def root(S):
+        values, U = torch.linalg.eigh(S)
+        return U @ torch.diag(values.clamp(min=0).sqrt()) @ U.T
+
+    (m, S), (mean, cov) = found, exact
+    cross = root(root(cov) @ S @ root(cov))
+    return float((m - mean).square().sum() + torch.trace(S + cov - 2 * cross)) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "inner", "steps"),
+    [("daps", "ode_steps", 5, 200), ("pnp-dm", "sde_steps", 20, 100)],
+)
+def test_few_calls_go_to_many_steps(name, option, inner, steps):
+    """The paper's split at its number of steps; below it one that is nearer to the posterior."""
+    posterior, *_ = gaussian_case()
+
+    def sampler(count, **options):
+        return find(name).recipe(posterior, count, **options).sampler
+
+    assert sampler(steps).network_calls == sampler(steps, **{option: inner}).network_calls
+    assert sampler(2 * steps).network_calls == 2 * steps * inner
+    calls = [sampler(k).network_calls for k in range(1, steps + 1)]
+    assert all(few < more for few, more in pairwise(calls))
+    assert calls[24] == 25
+    kept = sampler(100 // inner, **{option: inner})
+    most = max(k for k, c in enumerate(calls, 1) if c <= kept.network_calls)
+    exact = exact_posterior()
+    assert distance(law(sampler(most), posterior), exact) < 0.5 * distance(
+        law(kept, posterior), exact
+    )
 
 
 def target(posterior, x0, v):

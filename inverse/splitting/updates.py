@@ -113,21 +113,28 @@ class Renoise(ABC):
 @final
 @dataclass(frozen=True)
 class Renewed(Update):
-    """A data step on the denoised image, then noise."""
+    """A data step on the denoised image, then noise.
+
+    Args:
+        data, noise: of every step.
+        last: the data step to level 0, if another one.
+    """
 
     data: DataStep
     noise: Renoise
+    last: DataStep | None = None
 
     @property
     def draws(self) -> int:  # type: ignore[override]
-        return self.data.draws + self.noise.draws
+        return max(self.data.draws, self.last.draws if self.last else 0) + self.noise.draws
 
     @property
     def warm(self) -> bool:  # type: ignore[override]
         return self.data.warm
 
     def __call__(self, split: Split) -> tuple[Tensor, Tensor]:
-        z = self.data(split)
+        data = self.data if self.last is None or split.sigma_next > 0 else self.last
+        z = data(split)
         rest = replace(split, eps=partial(later, split.eps, self.data.draws))
         return self.noise(rest, z), z
 
