@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 
 import pytest
@@ -264,6 +265,23 @@ def test_optimised_inputs_explain_the_measurement_and_no_more():
     if len(fine):
         same = Optimised(50)(problem, fine, 0.5, None)
         torch.testing.assert_close(same, posterior.prior.denoise(fine, 0.5))
+
+
+def test_sitcom_goes_as_far_in_few_iterations():
+    """iterations * steps * rate of the paper; 90 calls fit y better so than by its split."""
+    posterior, *_ = gaussian_case()
+    for steps, iterations, rate in ((20, 20, 0.01), (40, 20, 0.01), (10, 10, 0.04), (4, 4, 0.1)):
+        denoiser = find("sitcom").recipe(posterior, steps).sampler.denoiser
+        assert denoiser.iterations == iterations
+        assert denoiser.rate == pytest.approx(rate)
+
+    def misfit(steps, **options):
+        few = {"n": 200, "method": "sitcom", "steps": steps, "seed": 0, **options}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return inverse.sample(posterior, **few).diagnostics["reduced_chi2"]
+
+    assert misfit(9) < 0.5 * misfit(4, iterations=20, rate=0.01)
 
 
 def test_dcdp_fits_linear_measurements_by_least_squares():
