@@ -4,7 +4,7 @@
 
 Small: one picture of each problem, 4 samples at 100 network calls a sample for digits, 2 at 30 for
 the others; full: three pictures, 8 samples, 200 calls. Each method takes as many steps as spend the
-calls (methods that need more for a single step are left out), its other defaults as they are. Peers
+calls (methods that need more for a single step, or 20 Jacobian products, are left out), its other defaults as they are. Peers
 (deepinv, azula, where they are installed) run on the linear problems of the digits, where A fits
 into a matrix, with the same network, measurement and number of calls.
 
@@ -37,10 +37,12 @@ import inverse
 from forward_models import LinearGaussian
 from inverse.classical import psnr, ssim
 from inverse.demo import coverage
+from inverse.posterior import Posterior
 from inverse.recipes import find
 from inverse.result import Samples
 
 RESULTS = Path(__file__).parent / "results" / "images.json"
+PRODUCTS = 20
 PICTURES = {"small": 1, "full": 3}
 
 
@@ -79,6 +81,10 @@ def ours(name: str, problem: ImageProblem, calls: int, n: int, seed: int) -> dic
     steps = affordable(method, posterior, calls)
     if steps is None:
         return {"refused": f"one step takes more than {calls} network calls"}
+    walked = method.recipe(posterior, steps).prior
+    products = walked.cost.products if isinstance(walked, Posterior) else 0
+    if products > PRODUCTS:
+        return {"refused": f"{products} vector-Jacobian products a step"}
     start = time.process_time()
     samples = inverse.sample(posterior, n, method=name, steps=steps, seed=seed)
     spent = {k: samples.diagnostics[k] for k in ("network_calls", "jacobian_products")}

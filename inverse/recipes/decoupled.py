@@ -189,7 +189,8 @@ DECOUPLED = (
         steps=100,
         applies=applies.measures_clean_images,
         build=_pnp_dm,
-        deviates="below 100 steps fewer SDE steps in each, by default 20 (steps / 100)^3",
+        deviates="below 100 steps fewer SDE steps in each, by default 20 (steps / 100)^3; of one or two "
+        "its draws are too narrow where nothing is measured",
     ),
     Method(
         name="sitcom",

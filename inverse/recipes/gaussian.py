@@ -227,7 +227,8 @@ GAUSSIAN = (
         asks="black box",
         needs="observations with independent noise; their operators are only evaluated",
         jacobian=True,
-        cost="1 network call and up to 32 vector-Jacobian products a step",
+        cost="1 network call a step; n vector-Jacobian products for images of n <= 32 values, 96 "
+        "beyond",
         exact_when="the prior is Gaussian and the factors are linear-Gaussian",
         paper="Julier and Uhlmann 1997, A New Extension of the Kalman Filter to Nonlinear Systems, "
         "https://doi.org/10.1117/12.280797",
