@@ -7,14 +7,16 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from method_cases import POSTERIORS
-from problems import DOUBLE
+from problems import DOUBLE, problem
 from splitting_laws import LEVELS, denoised, gaussian_case, law, law_of, recursion
 from test_splitting import seen
 
 import inverse
 import priors
-from inverse.recipes import find
+from inverse.recipes import decoupled, find
 from inverse.splitting import (
     ConditionalDraw,
     Fresh,
@@ -313,7 +315,7 @@ def test_options_are_checked():
         ("daps", {"length": 0, "inner": "hmc"}, "length must be an integer"),
         ("daps", {"sde": True, "inner": "hmc"}, "sde=True takes linear"),
         ("pnp-dm", {"decay": 1.5}, r"decay must lie in \(0, 1\)"),
-        ("pnp-dm", {"end": 20.0}, "end below start"),
+        ("pnp-dm", {"end": 20.0}, "end must be below"),
         ("sitcom", {"lam": -1.0}, "lam must be"),
         ("dcdp", {"iterations": 0}, "iterations must be"),
     ]:
@@ -323,3 +325,49 @@ def test_options_are_checked():
         inverse.sample(POSTERIORS["curved"](), method="daps", sde=True)
     with pytest.raises(ValueError, match="relative_step must lie"):
         LangevinChain(Slack(), 5, relative_step=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("daps", {"length": -5}, "length must be an integer"),
+        ("pnp-dm", {"length": 3}, "the draw is exact here"),
+        ("daps", {"sde": True, "length": 5}, "no `inner` or `length`"),
+        ("daps", {"sde": "no"}, "sde must be True or False"),
+        ("daps", {"end": 1e9}, "end must be below the level that is started from"),
+        ("pnp-dm", {"start": 0.1, "end": 0.3}, "end must be below"),
+        ("pnp-dm", {"decay": 1.0}, "decay must lie in"),
+        ("d-flow", {"blend": 7.0}, "blend must lie in"),
+        ("dmplug", {"recompute": "x"}, "recompute must be True or False"),
+    ],
+)
+def test_options_that_would_be_ignored_or_clipped_are_refused(name, options, said):
+    with pytest.raises(ValueError, match=said):
+        find(name).recipe(POSTERIORS["linear" if name in ("daps", "pnp-dm") else "curved"](), 5,
+                          **options)  # fmt: skip
+
+
+@given(st.floats(0.5, 20), st.floats(0.5, 0.97), st.integers(1, 30), st.integers(1, 40))
+def test_annealed_levels_fall_whatever_the_rounding(start, decay, k, steps):
+    """Also where `end` is start decay^k, which logarithms miss by a rounding error."""
+    levels, held = decoupled._annealed(steps, start, decay, start * decay**k)
+    assert bool((levels.diff() < 0).all())
+    assert len(levels) - 1 + held == steps
+
+
+def test_no_method_calls_a_prior_beyond_its_noise_levels():
+    """A network trained up to 5 says nothing of level 10."""
+
+    class Bounded(priors.Prior):
+        event_shape, sigma_range, scale = (6,), (0.02, 5.0), 1.0
+
+        def _denoise(self, x, sigma):
+            assert float(sigma.max()) < 5.001
+            return x / (1 + sigma**2)
+
+    _, model, y, _ = problem()
+    posterior = inverse.condition(Bounded(), model, y)
+    for method in inverse.methods(posterior):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            inverse.sample(posterior, 2, method=method.name, steps=4, seed=0)

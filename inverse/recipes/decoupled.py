@@ -10,7 +10,7 @@ from torch import Tensor
 from priors import karras
 from priors.grids import unit_of
 
-from ..checks import positive, whole
+from ..checks import flag, positive, whole
 from ..posterior import Posterior
 from ..splitting import (
     ConditionalDraw,
@@ -42,6 +42,8 @@ LENGTHS = {"langevin": 100, "hmc": 10, "metropolis": 200}
 
 def draw(posterior: Posterior, slack: Slack, inner: str | None, length: int | None) -> DataStep:
     """A draw of p(y | z) N(z; x0, v I): exact where that is a Gaussian, else by a chain."""
+    if length is not None:
+        whole(length, "length")
     linear = Problem(posterior).measured is not None
     if inner is None:
         gradient = applies.differentiable(posterior) is None
@@ -52,11 +54,16 @@ def draw(posterior: Posterior, slack: Slack, inner: str | None, length: int | No
                 "inner='exact' takes linear measurements with Gaussian noise and no decoder; "
                 f"choose one of {', '.join(CHAINS)}, or None"
             )
+        if length is not None:
+            raise ValueError(
+                "length is that of a chain, and the draw is exact here; give inner='langevin', "
+                "'hmc' or 'metropolis' too"
+            )
         return GaussianDraw(slack)
     if inner not in CHAINS:
         known = ", ".join(["exact", *CHAINS])
         raise ValueError(f"inner must be one of {known}, or None, got {inner!r}")
-    return CHAINS[inner](slack, whole(LENGTHS[inner] if length is None else length, "length"))
+    return CHAINS[inner](slack, LENGTHS[inner] if length is None else length)
 
 
 def _fewer(steps: int, inner: int, of: int) -> int:
@@ -78,21 +85,32 @@ def _daps(
     sde: bool = False,
     end: float = 0.1,
 ) -> Recipe:
-    unit, (low, high) = unit_of(posterior.prior), posterior.sigma_range
-    end = positive(end, "end") * unit
-    levels = karras(steps, (max(low, min(end, high / 2)), min(high, 100 * unit)))
-    if not sde:
+    levels = karras(steps, annealed_range(posterior, 100.0, end))
+    if not flag(sde, "sde"):
         each = _fewer(steps, 5, 200) if ode_steps is None else ode_steps
         update = Renewed(draw(posterior, Slack(), inner, length), Fresh(), _end(posterior))
         return Recipe(posterior, Splitting(levels, FlowODE(each), update))
-    if inner is not None or Problem(posterior).measured is None:
+    if not (inner is None and length is None) or Problem(posterior).measured is None:
         raise ValueError(
-            "sde=True takes linear measurements with Gaussian noise, and no `inner`: the SDE's "
-            "draw is conditioned on y in closed form"
+            "sde=True takes linear measurements with Gaussian noise, and no `inner` or `length`: "
+            "the SDE's draw is conditioned on y in closed form"
         )
     update = Renewed(ConditionalDraw(Slack()), Fresh())
     each = 5 if ode_steps is None else ode_steps  # of one step nothing would be drawn
     return Recipe(posterior, Splitting(levels, ReverseSDE(each), update))
+
+
+def annealed_range(posterior: Posterior, start: float, end: float) -> tuple[float, float]:
+    """(end, start) in the unit of the prior's network, within the noise levels of the prior."""
+    unit, (lowest, highest) = unit_of(posterior.prior), posterior.sigma_range
+    high = min(highest, positive(start, "start") * unit)
+    low = max(lowest, positive(end, "end") * unit)
+    if low >= high:
+        raise ValueError(
+            f"end must be below the level that is started from, {high / unit:.4g} units of the "
+            f"network here, got {end}"
+        )
+    return low, high
 
 
 def _end(posterior: Posterior) -> DataStep | None:
@@ -113,20 +131,19 @@ def _pnp_dm(
     decay: float = 0.9,
     end: float = 0.3,
 ) -> Recipe:
-    if not 0 < positive(decay, "decay") < 1 or not positive(end, "end") < positive(start, "start"):
-        raise ValueError(
-            f"decay must lie in (0, 1) and end below start, got {decay}, {end}, {start}"
-        )
+    if not 0 < positive(decay, "decay") < 1:
+        raise ValueError(f"decay must lie in (0, 1), got {decay}")
     update = Renewed(draw(posterior, Slack(ahead=True), inner, length), Without())
-    levels, held = _annealed(steps, start, decay, end)
-    levels = levels * unit_of(posterior.prior)
+    low, high = annealed_range(posterior, start, end)
+    levels, held = _annealed(steps, high, decay, low)
     each = _fewer(steps, 20, 100) if sde_steps is None else sde_steps
     return Recipe(posterior, Splitting(levels, ReverseSDE(each), update, held))
 
 
 def _annealed(steps: int, start: float, decay: float, end: float) -> tuple[Tensor, int]:
     """max(end, start decay^k) for as many k as there are steps, then 0; the last is held."""
-    falling = min(steps, 1 + math.ceil(math.log(end / start) / math.log(decay)))
+    # Less a rounding error, so that a whole number of steps does not end at `end` twice.
+    falling = min(steps, 1 + math.ceil(math.log(end / start) / math.log(decay) - 1e-9))
     k = torch.arange(falling, dtype=torch.float64)
     levels = (start * decay**k).clamp(min=end)
     if falling == steps and steps > 1:  # too few steps for this decay: a faster one
@@ -164,7 +181,8 @@ DECOUPLED = (
         needs="any forward model; draws of the measurement are exact for linear-Gaussian ones, by "
         "Langevin steps for differentiable ones, by Metropolis steps for black boxes (`inner`)",
         jacobian=False,
-        cost="`ode_steps` network calls a step, and `length` gradients or values of p(y | x0)",
+        cost="`ode_steps` network calls a step, and for chains `length` gradients or values of "
+        "p(y | x0), with inner='hmc' 10 times that",
         exact_when="for linear-Gaussian factors with sde=True, as steps and `ode_steps` grow and "
         "the last level falls; with the ODE unmeasured directions tend to twice the variance of "
         "a Gaussian, but with `ode_steps` of 1 to its own",
@@ -174,7 +192,9 @@ DECOUPLED = (
         applies=applies.measures_clean_images,
         build=_daps,
         deviates="below 200 steps fewer ODE steps in each, by default 5 (steps / 200)^3, of the "
-        "paper's 5; the last draw has no noise where nothing is measured (with a black box it has)",
+        "paper's 5; exact draws under sigma_y for linear factors, chains with steps by the "
+        "curvature for others, where the released code has a rate for each task and a noise of "
+        "0.01; the last draw has no noise where nothing is measured (with a black box it has)",
     ),
     Method(
         name="pnp-dm",
@@ -182,15 +202,17 @@ DECOUPLED = (
         asks="black box",
         needs="as `daps`",
         jacobian=False,
-        cost="`sde_steps` network calls a step, and `length` gradients or values of p(y | x0)",
+        cost="`sde_steps` network calls a step, and for chains `length` gradients or values of "
+        "p(y | x0), with inner='hmc' 10 times that",
         exact_when="as steps and `sde_steps` grow and `end` falls to 0",
         paper="Wu et al. 2024, Principled Probabilistic Imaging using Diffusion Models as "
         "Plug-and-Play Priors, https://arxiv.org/abs/2405.18782",
         steps=100,
         applies=applies.measures_clean_images,
         build=_pnp_dm,
-        deviates="below 100 steps fewer SDE steps in each, by default 20 (steps / 100)^3; of one or two "
-        "its draws are too narrow where nothing is measured",
+        deviates="20 SDE steps in each step, below 100 steps 20 (steps / 100)^3, for 100; of one "
+        "or two its draws are too narrow where nothing is measured; starts at most at the prior's "
+        "largest noise level",
     ),
     Method(
         name="sitcom",
@@ -206,7 +228,8 @@ DECOUPLED = (
         applies=applies.split,
         build=_sitcom,
         deviates="below 20 steps as many iterations as steps by default, with rate up to 0.1 so "
-        "that iterations * steps * rate is the paper's 20 * 20 * 0.01",
+        "that iterations * steps * rate is the paper's 20 * 20 * 0.01; `lam` weighs the distance "
+        "to x beside the log likelihood by 1 / (2 sigma^2), the paper beside |y - A x|^2 by 1",
     ),
     Method(
         name="dcdp",

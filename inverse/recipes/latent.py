@@ -21,7 +21,7 @@ from ..posterior import Posterior
 from ..samplers import Ancestral
 from ..splitting import Consistent, FlowODE, Fresh, Mean, Renewed, Resampled, Slack, Splitting
 from . import applies
-from .decoupled import draw
+from .decoupled import annealed_range, draw
 from .lifts import vp_levels
 from .plug_in import ZETA, dps
 from .recipe import Method, Recipe
@@ -121,12 +121,10 @@ def _latent_daps(
     start: float = 10.0,
     end: float = 0.1,
 ) -> Recipe:
-    unit, (lowest, highest) = unit_of(posterior.prior), posterior.sigma_range
-    high = min(highest, positive(start, "start") * unit)
-    low = max(lowest, min(positive(end, "end") * unit, high / 2))
     update = Renewed(draw(posterior, Slack(), inner, length), Fresh())
+    levels = karras(steps, annealed_range(posterior, start, end))
     ode = FlowODE(whole(ode_steps, "ode_steps"))
-    return Recipe(posterior, Splitting(karras(steps, (low, high)), ode, update))
+    return Recipe(posterior, Splitting(levels, ode, update))
 
 
 LATENT = (

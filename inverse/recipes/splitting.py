@@ -95,6 +95,8 @@ SPLITTING = (
         steps=100,
         applies=applies.split_linear,
         build=_ddnm,
+        deviates="`eta` is DDIM's; in the released code eta sigma' is the fresh noise of each "
+        "level. Singular values below `cutoff` count as zero",
     ),
     Method(
         name="ddnm-plus",
@@ -109,6 +111,8 @@ SPLITTING = (
         steps=100,
         applies=applies.split_spectral,
         build=_ddnm_plus,
+        deviates="the paper's rule for denoising, lambda = min(1, ...), in all directions; the "
+        "released code leaves the noise eta there, too",
     ),
     Method(
         name="diffpir",
@@ -124,12 +128,14 @@ SPLITTING = (
         steps=100,
         applies=applies.split,
         build=_diffpir,
+        deviates="a geometric grid for every second of VP's; of models that are not linear the "
+        "proximal map by conjugate gradients, for one gradient step",
     ),
     Method(
         name="dds",
         family="splitting",
         asks="adjoint",
-        needs="linear-Gaussian factors",
+        needs="linear-Gaussian factors; |A| and the unit of y near 1, or another `gamma`",
         jacobian=False,
         cost="1 network call a step",
         exact_when="never; a point estimate with spread",
@@ -138,5 +144,7 @@ SPLITTING = (
         steps=50,
         applies=applies.split_linear,
         build=_dds,
+        deviates="`eta` is DDIM's; in the released code eta sigma' is the fresh noise of each "
+        "level",
     ),
 )

@@ -9,6 +9,7 @@ from forward_models import TimeDependent
 from priors import VP
 from priors.grids import unit_of
 
+from ..checks import between
 from ..posterior import Posterior
 from ..variational import DFlow, DMPlug, REDDiff
 from ..variational.d_flow import flow_levels
@@ -75,6 +76,7 @@ def _d_flow(
 ) -> Recipe:
     width = size(posterior)
     levels = flow_levels(ode, posterior.sigma_range[1], width)
+    between(blend, "blend", 0, 1)
     blend = 0.0 if linear_factor(posterior) is None else blend
     return Recipe(posterior, DFlow(levels, steps, width, penalty, blend, recompute=recompute))
 

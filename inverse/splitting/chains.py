@@ -150,7 +150,7 @@ class MetropolisChain(_Chain):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _share(self.share)
+        _share(self.share, "share")
 
     def _run(self, split: Split, v: float) -> Tensor:
         problem, x0 = split.problem, split.x0
@@ -194,6 +194,6 @@ def _uniform(split: Split, k: int) -> Tensor:
     return torch.special.ndtr(split.eps(k, (2,)))
 
 
-def _share(value: float) -> None:
-    if positive(value, "relative_step") > 1:
-        raise ValueError(f"relative_step must lie in (0, 1], got {value}")
+def _share(value: float, name: str = "relative_step") -> None:
+    if positive(value, name) > 1:
+        raise ValueError(f"{name} must lie in (0, 1], got {value}")

@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from priors import Prior
 
-from ..checks import whole
+from ..checks import flag, whole
 from ..samplers.sampler import check_levels
 from .misfit import Misfit
 from .variational_method import Look, VariationalMethod
@@ -40,7 +40,7 @@ class InitialNoise(VariationalMethod):
         self.levels = check_levels(levels)
         if float(self.levels[-1]) != 0:
             raise ValueError(f"the map needs a last level of 0, got {float(self.levels[-1])}")
-        self.steps, self.recompute = whole(steps, "steps"), bool(recompute)
+        self.steps, self.recompute = whole(steps, "steps"), flag(recompute, "recompute")
 
     @property
     def path(self) -> Tensor:
