@@ -17,17 +17,33 @@ import priors
 from forward_models import (
     MRI,
     Blur,
+    ChannelMixing,
     Downsampling,
     Inpainting,
     LinearGaussian,
     MatrixOperator,
     RealToComplex,
+    Tomography,
     gaussian_kernel,
+    gaussian_lines,
 )
 from inverse.likelihoods import Measured
 from inverse.recipes import find
 from inverse.samplers import AdaptiveODE, Ancestral, Multistep, PredictorCorrector, TimeTravel
-from inverse.splitting import Mean, Partly, Projected, Projection, Renewed, Spectral, Splitting
+from inverse.splitting import (
+    Fresh,
+    Mean,
+    Partly,
+    Problem,
+    Projected,
+    Projection,
+    ProximalMap,
+    Renewed,
+    Slack,
+    Spectral,
+    Splitting,
+)
+from inverse.splitting.discrepancy import stopped_fit
 from inverse.splitting.projection import pseudo_inverse
 
 EYE = torch.eye(6, dtype=DOUBLE)
@@ -109,16 +125,16 @@ def test_projected_states_follow_their_recursion(relaxation, cutoff):
     follows(sampler, posterior, step, m, C)
 
 
+class Plain(MatrixOperator):
+    svd = None
+
+
 def test_a_projection_is_the_nearest_consistent_image():
-    """Without an SVD, too: by conjugate gradients on the normal equations."""
+    """Without an SVD and without noise, too: by conjugate gradients on the normal equations."""
     prior, model, y, x = problem()
     A = model.operator.matrix.to(DOUBLE)
-
-    class Plain(MatrixOperator):
-        svd = None
-
-    for operator in (model.operator, Plain(A)):
-        posterior = inverse.condition(prior, LinearGaussian(operator, 0.2), y)
+    for measured in (model, LinearGaussian(Plain(A), 1e-9)):
+        posterior = inverse.condition(prior, measured, y)
         z = Projection()(seen(posterior, x))
         torch.testing.assert_close(z, x + (y - x @ A.T) @ torch.linalg.pinv(A).T)
 
@@ -242,3 +258,171 @@ def test_parts_are_checked():
     coloured = LinearGaussian(model.operator, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=DOUBLE))
     with pytest.raises(ValueError, match=r"noise is not white.*Methods that can: .*ddnm"):
         inverse.sample(inverse.condition(prior, coloured, y), method="ddrm")
+
+
+SIZE, VIEWS = 16, 10
+
+
+def smooth_prior(size=SIZE):
+    """Of smooth images, as vectors: correlation length 3 pixels, RMS 1."""
+    axes = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    places = torch.stack(axes, -1).reshape(-1, 2).to(DOUBLE)
+    eye = torch.eye(size**2, dtype=DOUBLE)
+    return torch.exp(-(torch.cdist(places, places) ** 2) / 18) + 1e-4 * eye
+
+
+def scanned(sigma):
+    """Parallel CT of 10 views as a matrix without an SVD: posterior, the truth, y."""
+    scan = Tomography((SIZE, SIZE), [18.0 * k for k in range(VIEWS)])
+    A = scan.apply(torch.eye(SIZE**2, dtype=DOUBLE).reshape(-1, 1, SIZE, SIZE)).flatten(1).T
+    prior = priors.Gaussian(torch.zeros(SIZE**2, dtype=DOUBLE), smooth_prior())
+    g = torch.Generator().manual_seed(0)
+    x = prior.sample(1, generator=g)
+    model = LinearGaussian(Plain(A), sigma)
+    y = model.simulate(x, g)
+    return inverse.condition(prior, model, y), x, y
+
+
+def rms(x):
+    return float(x.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("name", PROJECTIONS)
+def test_noise_of_a_scan_does_not_arrive_step_by_step(name):
+    """Believed as it is, y of noise 0.5 brings errors up to 4 times the prior's RMS."""
+    posterior, x, _ = scanned(0.5)
+    few = {"seed": 0, "iterations": 10}
+    if name == "repaint":
+        few |= {"jumps": 10, "repeats": 2}
+    errors = [
+        rms(inverse.sample(posterior, n=2, method=name, steps=steps, **few).x - x)
+        for steps in (50, 200)
+    ]
+    assert errors[1] < 1.1 * errors[0], errors
+    assert max(errors) < 0.25 * rms(x), errors
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_the_believed_measurement_is_the_first_krylov_fit_within_the_noise(unequal):
+    """Least squares over each Krylov space, by dense algebra, until the misfit is at most 1."""
+    _, x, _ = scanned(0.5)
+    A = scanned(0.5)[0].factors[0][0].operator.matrix.to(DOUBLE)
+    sigma = torch.full((len(A),), 0.5, dtype=DOUBLE)
+    if unequal:
+        sigma[::3] = 1.0
+    model = LinearGaussian(Plain(A), sigma if unequal else 0.5)
+    y = model.simulate(x, torch.Generator().manual_seed(1))
+    white, target = A / sigma[:, None], y[0] / sigma
+    basis = (white.T @ target)[:, None]
+    for _ in range(40):
+        basis = torch.linalg.qr(basis).Q
+        best = basis @ torch.linalg.lstsq(white @ basis, target[:, None]).solution[:, 0]
+        misfit = rms(target - white @ best)
+        if misfit <= 1:
+            break
+        basis = torch.cat([basis, white.T @ (white @ basis[:, -1:])], 1)
+    assert 2 < basis.shape[1] < 40
+    assert 0.7 < misfit <= 1
+    measured = Measured(model, y)
+    torch.testing.assert_close(stopped_fit(measured)[0], best, rtol=1e-6, atol=1e-8)
+    posterior = inverse.condition(priors.Gaussian(torch.zeros(len(best)).double(), 1.0), model, y)
+    believed = Problem(posterior).believed.y
+    torch.testing.assert_close(believed[0], A @ best, rtol=1e-6, atol=1e-6)
+
+
+def test_a_measurement_is_believed_whoever_is_beside_it_and_to_its_noise():
+    posterior, x, y = scanned(0.5)
+    model = posterior.factors[0][0]
+    both = torch.cat([y, 10 * model.operator.apply(x), torch.zeros_like(y)])
+    fits = stopped_fit(Measured(model, both))
+    for row in range(3):
+        alone = stopped_fit(Measured(model, both[row : row + 1]))
+        torch.testing.assert_close(fits[row : row + 1], alone, rtol=1e-8, atol=1e-10)
+    assert not fits[2].any()
+    for sigma, dtype in ((1e-3, DOUBLE), (1e-5, DOUBLE), (1e-3, torch.float32)):
+        y = model.operator.apply(x.to(dtype))
+        fit = stopped_fit(Measured(LinearGaussian(model.operator, sigma), y))
+        assert rms(model.operator.apply(fit) - y) <= 1.01 * sigma
+    tiny = stopped_fit(Measured(LinearGaussian(model.operator, 1e-12), y))  # y in float32
+    assert rms(model.operator.apply(tiny) - y) <= 1e-4 * rms(y)
+
+
+def test_a_run_over_a_scan_goes_on_from_a_state_as_if_it_never_stopped():
+    posterior, _, _ = scanned(0.5)
+    for name in ("medical-projection", "ddnm"):
+        states = []
+        recipe = find(name).recipe(posterior, 6)
+        whole = recipe.sampler(recipe.prior, 2, dtype=DOUBLE, callback=states.append)
+        recipe, state = find(name).recipe(posterior, 6), states[2]
+        rest = recipe.sampler(
+            recipe.prior, start=state.x, first_step=state.index, history=state.history
+        )
+        assert torch.equal(rest, whole)
+
+
+@pytest.mark.parametrize("sigma", [1e-4, 0.05, 0.5])
+def test_undersampled_k_space_of_real_images_under_medical_projection(sigma):
+    """No SVD, complex y; singular values from 1 / sqrt 2 to 1: believed in full, as by A^+."""
+    lines = gaussian_lines(SIZE, 2, 4, generator=torch.Generator().manual_seed(1))
+    mri = MRI(lines, image_shape=(SIZE, SIZE)) @ RealToComplex(image_shape=(1, SIZE, SIZE))
+    assert mri.svd is None
+    prior = priors.Gaussian(torch.zeros(1, SIZE, SIZE, dtype=DOUBLE), smooth_prior())
+    g = torch.Generator().manual_seed(0)
+    x = prior.sample(1, generator=g)
+    model = LinearGaussian(mri, sigma)
+    y = model.simulate(x, g)
+    assert y.is_complex()
+    posterior = inverse.condition(prior, model, y)
+    believed = Problem(posterior).believed.y
+    A = mri.apply(torch.eye(SIZE**2, dtype=DOUBLE).reshape(-1, 1, SIZE, SIZE)).flatten(1).T
+    A, flat = torch.cat([A.real, A.imag]), torch.cat([y.real.flatten(), y.imag.flatten()])
+    fit = torch.linalg.pinv(A, rtol=1e-9) @ flat
+    torch.testing.assert_close(stopped_fit(Measured(model, y)).flatten(), fit)
+    paper = {"relaxation": 1.0, "snr": 0.517}
+    errors = []
+    for steps in (20, 80):
+        found = inverse.sample(
+            posterior, n=2, method="medical-projection", steps=steps, seed=0, **paper
+        )
+        expected = believed.expand(2, -1, -1, -1)
+        torch.testing.assert_close(mri.apply(found.x), expected, rtol=1e-6, atol=1e-6)
+        errors.append(rms(found.x - x))
+    assert errors[1] < 1.1 * errors[0], errors
+    bound = float(prior.condition(model, y).mean.sub(x).square().mean().sqrt())
+    assert errors[1] < 2 * bound + sigma, (errors, bound)
+
+
+def test_score_sde_colours_a_grey_image_with_and_without_an_svd():
+    """Grey = weighted channels: every sample has the grey of y, and colours of its own."""
+    weights = torch.tensor([[0.3, 0.59, 0.11]], dtype=DOUBLE)
+    prior = priors.Gaussian(torch.zeros(3, 8, 8, dtype=DOUBLE), 1.0)
+    g = torch.Generator().manual_seed(0)
+    x = prior.sample(1, generator=g)
+
+    grey = ChannelMixing(weights, image_shape=(3, 8, 8))
+    plain = ChannelMixing(weights)
+    assert plain.svd is None
+    found = []
+    for operator in (grey, plain):
+        model = LinearGaussian(operator, 0.05)
+        y = operator.apply(x)
+        posterior = inverse.condition(prior, model, y)
+        samples = inverse.sample(posterior, n=3, method="score-sde", steps=30, seed=0).x
+        torch.testing.assert_close(operator.apply(samples), y.expand(3, -1, -1, -1))
+        assert float(samples.std(0).mean()) > 0.5
+        found.append(samples)
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
+
+
+def test_iterations_are_an_option_of_every_projection():
+    for name in PROJECTIONS:
+        assert find(name).options["iterations"] == (10 if name == "medical-projection" else 50)
+        with pytest.raises(ValueError, match="iterations"):
+            inverse.sample(POSTERIORS["linear"](), method=name, steps=4, iterations=0)
+
+
+def test_only_solutions_start_from_the_step_before():
+    """A fixed number of conjugate gradients starts at x0: nothing of a step is kept for it."""
+    for iterations, memory in ((None, 1), (5, 0)):
+        update = Renewed(ProximalMap(Slack(), iterations), Fresh())
+        assert Splitting(LEVELS, Mean(), update).memory == memory

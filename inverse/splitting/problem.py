@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import final
 
 import torch
@@ -14,6 +15,7 @@ from priors import Prior
 from ..lift import joint
 from ..likelihoods import Measured
 from ..posterior import Posterior
+from .discrepancy import believed
 
 
 @final
@@ -63,6 +65,11 @@ class Problem:
             where = " behind a decoder" if self.decoder is not None else ""
             raise TypeError(f"needs linear measurements with Gaussian noise, got {kinds}{where}")
         return self.measured
+
+    @cached_property
+    def believed(self) -> Measured:
+        """`linear()`, held to what of it the noise lets one believe; see `discrepancy`."""
+        return believed(self.linear())
 
     def log_likelihood(self, z: Tensor) -> Tensor:
         """log p(y | z) of clean images or latents z (B, *event), (B,)."""

@@ -4,7 +4,13 @@
 
 With relaxation 1 it is the nearest image to x whose A x is (as near as can be) y: the part of x in
 the range of A^+ is replaced, its part in the null space of A stays. Noise of y grows by 1 / s in a
-direction of singular value s, so A^+ leaves open, as if unmeasured, what has s < cutoff max s.
+direction of singular value s. What limits it:
+
+- A with an SVD in closed form: A^+ leaves open, as if unmeasured, what has s < cutoff max s.
+- other A: y itself is replaced, once for all steps, by A x_y, x_y the image of `stopped_fit`, which
+  explains y to its noise and no better; where A^+ multiplies all noise about alike, by all that an
+  image can explain of y, as it is. `iterations` of one A^+ limit nothing, because those of the
+  next step go on from there: without A x_y all noise would arrive in the end.
 """
 
 from __future__ import annotations
@@ -33,10 +39,13 @@ from .updates import DataStep, Split
 class Projection(DataStep):
     """z = x0 + A^+ (y - A x0): the measurement is believed, noise and all (DDNM).
 
+    Where A has no SVD in closed form, A x_y is believed in place of y: see above. Without noise
+    that is y.
+
     Args:
-        iterations: at most so many conjugate gradients on the normal equations for A^+, where A has
-            no SVD in closed form. There stopping alone limits the noise, in place of `cutoff`:
-            large singular values come first, and what the noise gains grows with the iterations.
+        iterations: at most so many conjugate gradients on the normal equations for one A^+, where A
+            has no SVD. Fewer are cheaper and agree with the measurement after more steps; what
+            they agree with is the same.
         cutoff: in [0, 1), where A has an SVD: singular values below this share of the largest
             count as 0, exactly; the noise of no direction is then multiplied by more than
             1 / (cutoff max s). Of masks and averages, whose values are all equal, nothing is cut.
@@ -56,7 +65,7 @@ class Projection(DataStep):
         _share(self.cutoff)
 
     def __call__(self, split: Split) -> Tensor:
-        measured = split.problem.linear()
+        measured = split.problem.believed
         r = measured.residual(split.x0)
         return split.x0 + pseudo_inverse(measured, r, self.iterations, self.cutoff)
 
@@ -83,7 +92,8 @@ class Projected(Splits):
     after predictors and correctors alike; at level 0 with y itself and relaxation 1. The state's
     noise in the measured directions is fresh at every step, so the network sees a state that is
     consistent with y, but whose unmeasured part knows of y only through x itself: the posterior
-    score is not followed, at any number of steps. y is believed, noise and all.
+    score is not followed, at any number of steps. y is believed, noise and all, where A has an SVD
+    in closed form; elsewhere A x_y in its place: see Projection.
 
     With Ancestral: ILVR for A a low-pass filter. With PredictorCorrector: score-SDE inpainting,
     colourisation, and with a relaxation the reconstruction of CT and MRI. Under TimeTravel:
@@ -146,7 +156,7 @@ class Projected(Splits):
         past: Past,
     ) -> tuple[Tensor, Tensor]:
         problem = self._problem(prior)
-        measured = problem.linear()
+        measured = problem.believed
         walked = prior if self.guided else problem.prior
         x, x0 = self.sampler._step(walked, x, sigma, sigma_next, partial(_after, eps), ())
         r = measured.residual(x)

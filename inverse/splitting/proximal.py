@@ -49,7 +49,9 @@ class ProximalMap(DataStep):
     slack: Slack
     iterations: int | None = None
 
-    warm = True
+    @property
+    def warm(self) -> bool:  # type: ignore[override]
+        return self.iterations is None
 
     def __post_init__(self) -> None:
         if self.iterations is not None:
