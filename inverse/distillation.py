@@ -10,7 +10,9 @@ from torch import Tensor
 
 from forward_models import Classifier, NoisyClassifier
 from priors.training import Optimizer, Step
+from priors.training.recipe import Monitor
 
+from .checks import whole
 from .classifier_training import ClassifierRecipe, ClassifierTraining, Labelled, Levels, Network
 
 
@@ -25,6 +27,7 @@ def distil(
     levels: Levels | None = None,
     optimizer: Optimizer | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    every: int = 500,
     callback: Callable[[Step], None] | None = None,
     device: torch.device | str = "cpu",
 ) -> NoisyClassifier:
@@ -39,7 +42,8 @@ def distil(
         channels: of the `ConvClassifier` that is trained.
         levels: density of the noise levels, network units.
         steps, batch, seed, optimizer: see `ClassifierRecipe`.
-        checkpoint: a folder from which an interrupted run goes on.
+        checkpoint, every: a folder in which the run keeps its state, each so many steps, and from
+            which it goes on, bit for bit.
         callback: called after every step. device: where classifier and network are.
     Raises:
         TypeError, ValueError: a teacher that is no clean classifier, images that do not fit.
@@ -64,6 +68,7 @@ def distil(
         seed=seed,
         levels=levels or Levels(),
         optimizer=plan,
+        monitor=Monitor(checkpoint=whole(every, "every")),
     )
     run = ClassifierTraining(
         recipe, list(images.float()), None, classifier.units.data_range, device, teacher=classifier

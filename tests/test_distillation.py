@@ -91,24 +91,30 @@ def test_it_guides_wherever_a_time_dependent_model_may():
 def test_an_interrupted_distillation_goes_on_bit_for_bit_and_knows_its_teacher(tmp_path):
     images = mixture().sample(64, torch.Generator().manual_seed(5)).float()
     run = lambda model=None, **more: inverse.distil(  # noqa: E731
-        model or teacher(), images, **settings(steps=10, batch=8) | more
+        model or teacher(), images, **settings(steps=12, batch=8, every=4) | more
     )
     state = torch.get_rng_state()
     whole = run()
 
     def stop(step):
-        if step.step == 10:
+        if step.step == 9:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run(checkpoint=tmp_path, callback=stop)
-    again = run(checkpoint=tmp_path)
+    seen = []
+    again = run(checkpoint=tmp_path, callback=lambda step: seen.append(step.step))
+    assert seen == [9, 10, 11, 12]
     assert torch.equal(state, torch.get_rng_state())
     for a, b in zip(whole.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(a, b)
     other = fm.ConvClassifier(2, (8,), (1, 4, 4)).eval()
     with pytest.raises(ValueError, match="data was"):
         run(fm.Classifier(other, 2, (1, 4, 4)), checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="holds a run of other settings: levels"):
+        run(checkpoint=tmp_path, levels=Levels("log-normal", (0.2, 6.0)))
+    with pytest.raises(ValueError, match="every must be"):
+        run(checkpoint=tmp_path, every=0)
 
 
 def test_what_cannot_teach_is_refused():

@@ -82,10 +82,11 @@ class HTransform(nn.Module):
     With D = E[x0 | x], l(x0) = log p(y | x0), m the mean image, and e(sigma) the root mean square
     of x0 - D over the prior's images,
 
-        shift     t e^2 grad l(D) + sqrt(1 - t) e [F(f) + a grad l(D) / g],
+        shift     t e^2 grad l(D) + sqrt(1 - t) q e [F(f) + a grad l(D) / g],
         log ratio t (l(D) - l*) - t_max (l(m) - l*) + M/2 log(t / t_max) + c(y, sigma)
-                  + sqrt(1 - t) R(f),
+                  + (1 - t) R(f),
                   1 / t(sigma) = 1 + 2/M E[l(x0) - l(D)],    l* = E[l(x0)] + M/2,
+                  q(sigma) = 1 - t e^2 / sigma^2,
 
     f = (x, D, grad l(D), grad l(m)), each divided by its root mean square at that noise level (g of
     grad l(D)) and passed through asinh. For a linear model grad l(m) is A^T S^-1 (y - A m), which
@@ -93,8 +94,11 @@ class HTransform(nn.Module):
 
     F, a(sigma), R and c start at 0. What is left then is the answer for x0 ~ N(D, e^2) behind an
     operator that treats all directions alike, with the variances of x0 and of y - A D measured at
-    every level: 0 as sigma grows. As sigma falls t tends to 1, and shift and log ratio to
-    sigma^2 grad l(x0) and l(x0), up to a constant of y, whatever was learned.
+    every level: 0 as sigma grows. As sigma falls shift and log ratio tend to sigma^2 grad l(x0) and
+    l(x0), up to a constant of y, whatever was learned: 1 - t falls as sigma^2, and so does q if the
+    prior has a smooth density. Then the true shift is sigma^2 grad l(D) (1 + O(sigma^2)), the true
+    log ratio l(D) + O(sigma^2), and what may be learned is of the order of what is left out. The
+    black box's shift is e F(f) at every level.
 
     Args:
         event_shape: (D,) for layers of `Dense`, (C, H, W) for `Convolutional` and `Folded`.
@@ -203,7 +207,8 @@ class HTransform(nn.Module):
             return F
         a = self._call(self.gain, features.new_zeros(len(features), 0), level).reshape(sigma.shape)
         learned = F + a * gradient / self._at(self.slope, sigma)
-        return t * self.error_at(sigma) * gradient + (1 - t).sqrt() * learned
+        q = 1 - t * self._flatness(sigma)
+        return t * self.error_at(sigma) * gradient + (1 - t).sqrt() * q * learned
 
     def log_ratio(
         self, features: Tensor, sigma: Tensor, log_p: Tensor, of_y: tuple[Tensor, Tensor]
@@ -217,7 +222,7 @@ class HTransform(nn.Module):
         level = self._level(sigma)
         R = self._call(self.ratio_network, features, level)[:, 0]
         known = seen.to(features).asinh().expand(len(features), *seen.shape[1:])
-        return gaussian + (1 - t).sqrt() * R + self._call(self.constant, known, level)[:, 0]
+        return gaussian + (1 - t) * R + self._call(self.constant, known, level)[:, 0]
 
     def trust(self, sigma: Tensor) -> Tensor:
         """t(sigma), like sigma: the share of the data's own variance in that of y - A D."""
@@ -229,15 +234,22 @@ class HTransform(nn.Module):
         """e(sigma), like sigma."""
         return self._at(self.error, sigma) * self._below(sigma)
 
+    def _flatness(self, sigma: Tensor) -> Tensor:
+        """e^2 / sigma^2, at most 1; like sigma: 1 where the prior is flat over a noise level."""
+        low = self.log_levels[0].to(sigma).exp()
+        bend = 1 - (self._at(self.error, sigma) / sigma.clamp(min=low)) ** 2
+        return 1 - bend.clamp(min=0) * self._below(sigma) ** 2
+
     def _at(self, table: Tensor, sigma: Tensor) -> Tensor:
-        """The table between its levels, linear in log sigma, and constant beyond; like sigma."""
-        levels, values = self.log_levels.to(sigma), table.to(sigma)
+        """The table between its levels, where powers of sigma are exact, and constant beyond."""
+        levels = self.log_levels.to(sigma)
+        values = table.to(sigma).clamp(min=torch.finfo(sigma.dtype).tiny).log()
         place = sigma.clamp(min=torch.finfo(sigma.dtype).tiny).log().clamp(levels[0], levels[-1])
         above = torch.searchsorted(levels, place.flatten()).clamp(1, len(levels) - 1)
         above = above.reshape(sigma.shape)
         low, high = levels[above - 1], levels[above]
         share = (place - low) / (high - low)
-        return values[above - 1] * (1 - share) + values[above] * share
+        return (values[above - 1] * (1 - share) + values[above] * share).exp()
 
     def _below(self, sigma: Tensor) -> Tensor:
         """sigma over the first level of the tables, at most 1."""
