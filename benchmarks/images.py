@@ -5,9 +5,9 @@
 Small: one picture of each problem, 4 samples at 100 network calls a sample for digits, 2 at 30 for
 the others; full: three pictures, 8 samples, 200 calls. Each method takes as many steps as spend the
 calls (methods that need more for a single step, or 20 Jacobian products a step, are left out), its
-other defaults as they are. Peers (deepinv, azula, where they are installed) run on the linear
-problems of the digits, where A fits into a matrix, with the same network, measurement and number of
-calls.
+other defaults as they are. Peers (deepinv, azula, where they are installed) run wherever their
+method applies, with the same network, measurement and number of calls; where it does not, the row
+says why.
 
 For each run: PSNR of the mean of the samples and of single ones (their mean), SSIM of the mean, the
 residual in units of the noise, the share of true values inside 90 % intervals (mean +- t std
@@ -29,13 +29,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import peers_images
 import torch
 from images_problems import LABELS, ImageProblem, prior_of, problem
 from mixture import affordable
+from peers_mixture import libraries
+from peers_task import InapplicableError
 from torch import Tensor
 
 import inverse
-from forward_models import LinearGaussian
 from inverse.classical import psnr, ssim
 from inverse.demo import coverage
 from inverse.posterior import Posterior
@@ -96,32 +98,11 @@ def ours(name: str, problem: ImageProblem, calls: int, n: int, seed: int) -> dic
 def peer(
     module: Any, name: str, problem: ImageProblem, calls: int, n: int, seed: int
 ) -> dict[str, Any]:
-    from peers_task import Task
-
-    model, prior = problem.model, prior_of(problem.prior)
-    assert isinstance(model, LinearGaussian)
-    assert isinstance(model.sigma, float)
-    shape = tuple(problem.truth.shape[1:])
-    eye = torch.eye(math.prod(shape), dtype=torch.float64)
-    A = model.operator.apply(eye.reshape(-1, *shape)).flatten(1).T
-    y = problem.y.flatten(1)
-    kept = A.abs().sum(1) > 0
-    spent = 0
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        nonlocal spent
-        spent += 1
-        return prior.denoise(x.float(), sigma.float()).to(x)
-
-    assert prior.data_range is not None
-    task = Task(
-        shape, denoise, A[kept], model.sigma, y[:, kept], *prior.data_range, prior.scale, n, calls,
-        seed,
-    )  # fmt: skip
-    start = time.process_time()
-    x = module.run(name, task).reshape(n, *shape).float()
-    seconds = time.process_time() - start
-    return {**figures(problem, Samples(x, {})), "network_calls": spent, "seconds": seconds}
+    try:
+        x, spent = peers_images.run(module, name, problem, calls, n, seed)
+    except InapplicableError as why:
+        return {"refused": str(why)}
+    return {**figures(problem, Samples(x, {})), **spent}
 
 
 def classic(problem: ImageProblem, answer: Tensor) -> dict[str, Any]:
@@ -146,9 +127,7 @@ def runs_of(
     library, _, peers_name = name.partition(" ")
     if library not in modules:
         return {name: partial(ours, name, problem, calls, n, seed)}
-    if problem.prior == "digits" and isinstance(problem.model, LinearGaussian):
-        return {name: partial(peer, modules[library], peers_name, problem, calls, n, seed)}
-    return {}
+    return {name: partial(peer, modules[library], peers_name, problem, calls, n, seed)}
 
 
 def attempt(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -197,11 +176,9 @@ def main() -> None:
     rows = [json.loads(line) for line in lines]
     done = {(r["setting"], r["problem"], r["method"], r["seed"]) for r in rows}
 
-    from peers_mixture import libraries
-
     modules = libraries()
     names = [m.name for m in inverse.methods()]
-    names += [f"{lib} {name}" for lib, module in modules.items() for name in module.METHODS]
+    names += [f"{lib} {name}" for lib, module in modules.items() for name in module.IMAGE_METHODS]
     for seed in range(PICTURES[options.setting]):
         for label in options.problems:
             todo = [m for m in names if (options.setting, label, m, seed) not in done]

@@ -1,8 +1,10 @@
 """deepinv's diffusion methods on a Task, each as its own documentation builds it.
 
-Images in [0, 1], its range; the denoiser, the measurement's matrix and sigma_y are the task's. The
-methods of `PosteriorDiffusion` walk the variance-preserving SDE with its DDPM solver, which are the
-defaults of its `DPS`.
+Images in [0, 1], its range; the denoiser, the measurement's operator and sigma_y are the task's:
+a `DecomposablePhysics` where the singular values are known, which DDRM needs, else a
+`LinearPhysics` with the adjoint, which solves by iterations, or for a nonlinear operator a
+`Physics`, which only its DPS takes. The methods of `PosteriorDiffusion` walk the
+variance-preserving SDE with its DDPM solver, which are the defaults of its `DPS`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 import deepinv
 import torch
 from deepinv import sampling
-from peers_task import Task
+from peers_task import InapplicableError, Task
 from torch import Tensor
 
 VERSION = f"deepinv {deepinv.__version__}"
@@ -32,31 +34,46 @@ class Network(deepinv.models.Denoiser):
         return self.task.denoise(x.reshape(-1, *self.task.shape), level).reshape(x.shape)
 
 
-def physics(task: Task, dtype: torch.dtype) -> Any:
-    """A by its singular values; what they multiply is padded with zeros to D values."""
-    U, s, V = (part.to(dtype) for part in task.svd())
-    D, M = V.shape[0], len(s)
-    image = task.shape if len(task.shape) == 3 else (1, 1, D)
-    mask = torch.zeros(1, *image, dtype=dtype)
-    mask.reshape(-1)[:M] = s
+def image_shape(task: Task) -> tuple[int, ...]:
+    return task.shape if len(task.shape) == 3 else (1, 1, *task.shape)
 
-    def padded(y: Tensor) -> Tensor:
-        seen = y.reshape(len(y), M).to(dtype) @ U
-        return torch.cat([seen, seen.new_zeros(len(y), D - M)], 1).reshape(-1, *image)
 
+def physics(task: Task) -> Any:
+    """The measurement, in single precision; y and singular directions are (B, 1, 1, M)."""
+    f, image = task.f, image_shape(task)
+    noise = deepinv.physics.GaussianNoise(task.sigma)
+
+    def vector(x: Tensor) -> Tensor:
+        return x.reshape(len(x), -1).float()
+
+    def row(y: Tensor) -> Tensor:
+        return y.reshape(len(y), 1, 1, -1)
+
+    def A(x: Tensor) -> Tensor:
+        return row(f.apply(x.reshape(-1, *task.shape).float()))
+
+    if f.adjoint is None:
+        return deepinv.physics.Physics(A=A, noise_model=noise)
+    if f.svd is None:
+        transposed = f.adjoint
+        return deepinv.physics.LinearPhysics(
+            A=A, A_adjoint=lambda y: transposed(vector(y)).reshape(-1, *image), noise_model=noise
+        )
+    svd = f.svd()
     return deepinv.physics.DecomposablePhysics(
-        U=lambda z: (z.reshape(len(z), D)[:, :M].to(dtype) @ U.mT).reshape(-1, 1, 1, M),
-        U_adjoint=padded,
-        V=lambda z: (z.reshape(len(z), D).to(dtype) @ V).reshape(-1, *image),
-        V_adjoint=lambda x: (x.reshape(len(x), D).to(dtype) @ V.mT).reshape(-1, *image),
-        mask=mask,
-        noise_model=deepinv.physics.GaussianNoise(task.sigma),
+        U=lambda z: row(svd.U(vector(z))),
+        U_adjoint=lambda y: row(svd.Ut(vector(y))),
+        V=lambda z: svd.V(vector(z)).reshape(-1, *image),
+        V_adjoint=lambda x: row(svd.Vt(x.reshape(-1, *task.shape).float())),
+        mask=svd.s.reshape(1, 1, 1, -1),
+        noise_model=noise,
     )
 
 
 def _posterior(fidelity: Callable[[], Any]) -> Callable[[Task], Tensor]:
     def run(task: Task) -> Tensor:
         generator = torch.Generator().manual_seed(task.seed)
+        torch.manual_seed(task.seed)  # of the terms that draw noise of their own
         times = torch.linspace(1, 0, task.steps + 1, dtype=torch.float64)
         model = sampling.PosteriorDiffusion(
             data_fidelity=fidelity(),
@@ -64,36 +81,37 @@ def _posterior(fidelity: Callable[[], Any]) -> Callable[[Task], Tensor]:
             sde=sampling.VariancePreservingDiffusion(alpha=1.0),
             solver=sampling.DDPMSolver(timesteps=times, rng=generator),
         )
-        return _call(model, task)
+        return _call(model, task, x_init=(task.n, *image_shape(task)))
 
     return run
 
 
 def _dps(task: Task) -> Tensor:
     generator = torch.Generator().manual_seed(task.seed)
-    return _call(sampling.DPS(Network(task), num_steps=task.steps + 1, rng=generator), task)
+    model = sampling.DPS(Network(task), num_steps=task.steps + 1, rng=generator)
+    return _call(model, task, x_init=(task.n, *image_shape(task)))
 
 
-def _call(model: Any, task: Task) -> Tensor:
-    image = task.shape if len(task.shape) == 3 else (1, 1, task.A.shape[1])
+def _call(model: Any, task: Task, **start: Any) -> Tensor:
     y = task.y.reshape(1, 1, 1, -1).float().expand(task.n, -1, -1, -1)
-    start = (task.n, *image)
-    return model(y, physics(task, torch.float32), x_init=start)
+    return model(y, physics(task), **start)
 
 
 def _ddrm(task: Task) -> Tensor:
+    if task.f.svd is None:
+        raise InapplicableError(
+            "it takes a singular value decomposition, and none is known in closed form"
+        )
     torch.manual_seed(task.seed)
-    y = task.y.reshape(1, 1, 1, -1).float().expand(task.n, -1, -1, -1)
-    model = sampling.DDRM(Network(task), sigmas=torch.linspace(1, 0, task.steps).numpy())
-    return model(y, physics(task, torch.float32))
+    levels = torch.linspace(1, 0, task.steps).numpy()
+    return _call(sampling.DDRM(Network(task), sigmas=levels), task)
 
 
 def _diffpir(task: Task) -> Tensor:
     torch.manual_seed(task.seed)
-    y = task.y.reshape(1, 1, 1, -1).float().expand(task.n, -1, -1, -1)
     fidelity = deepinv.optim.data_fidelity.L2()
     model = sampling.DiffPIR(Network(task), fidelity, sigma=task.sigma, max_iter=task.steps)
-    return model(y, physics(task, torch.float32))
+    return _call(model, task)
 
 
 METHODS: dict[str, tuple[Callable[[Task], Tensor], str]] = {
@@ -113,10 +131,14 @@ METHODS: dict[str, tuple[Callable[[Task], Tensor], str]] = {
     "DDRM": (_ddrm, "DDRM(), eta 0.85, etab 1, levels linear from 1 to 0"),
     "DiffPIR": (_diffpir, "DiffPIR(), zeta 0.1, lambda 7"),
 }
+IMAGE_METHODS = METHODS
+NONLINEAR = ("DPS", "DPS annealed")
 
 
 def run(name: str, task: Task) -> Tensor:
-    """n images in data units, (n, *shape)."""
+    """n images in data units, (n, *shape). Raises InapplicableError."""
+    if task.f.adjoint is None and name not in NONLINEAR:
+        raise InapplicableError("it takes linear operators only")
     width = task.high - task.low
     u = METHODS[name][0](task.in_range(0.0, 1.0))
     return (task.low + width * u.detach()).reshape(task.n, *task.shape)

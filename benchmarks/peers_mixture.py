@@ -16,7 +16,7 @@ from types import ModuleType
 
 from mixture_problem import HALF_WIDTH, Problem
 from mixture_runs import Drawn, Entry, main
-from peers_task import Task
+from peers_task import Task, matrix
 from torch import Tensor
 
 N, STEPS = 1000, 100
@@ -54,8 +54,8 @@ def _runner(module: ModuleType, name: str) -> Callable[[Problem], Drawn]:
             return x0
 
         task = Task(
-            (p.d,), denoise, p.A, p.sigma_y, p.y, -HALF_WIDTH, HALF_WIDTH, p.prior.scale, N,
-            STEPS, p.seed,
+            (p.d,), denoise, matrix(p.A, (p.d,), p.y.dtype), p.sigma_y, p.y, -HALF_WIDTH,
+            HALF_WIDTH, p.prior.scale, N, STEPS, p.seed,
         )  # fmt: skip
         start = time.process_time()
         x = module.run(name, task)

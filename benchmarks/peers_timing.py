@@ -22,7 +22,7 @@ from types import ModuleType
 
 import torch
 from peers_mixture import libraries
-from peers_task import Task
+from peers_task import Task, matrix
 from torch import Tensor
 
 import inverse
@@ -96,7 +96,8 @@ def main() -> None:
         return int(found.diagnostics["network_calls"])
 
     def peers(module: ModuleType, name: str, count: int) -> int:
-        module.run(name, Task(shape, denoise, rows, SIGMA, seen, 0.0, 1.0, 0.3, n, count, 0))
+        f = matrix(rows, shape, seen.dtype)
+        module.run(name, Task(shape, denoise, f, SIGMA, seen, 0.0, 1.0, 0.3, n, count, 0))
         return count
 
     for method in inverse.methods(posterior):
