@@ -96,7 +96,9 @@ SPLITTING = (
         applies=applies.split_linear,
         build=_ddnm,
         deviates="`eta` is DDIM's; in the released code eta sigma' is the fresh noise of each "
-        "level. Singular values below `cutoff` count as zero",
+        "level. What limits the noise behind an ill-conditioned A is not in the paper: `cutoff` "
+        "of singular values where A has an SVD, else A x_y in place of y, x_y found from y by "
+        "conjugate gradients to its noise",
     ),
     Method(
         name="ddnm-plus",
