@@ -51,10 +51,10 @@ def sample(
             (p + 1) n / P - 1 are of the p-th (`samples.of(p)`). Particle methods weigh the
             samples of a measurement among themselves.
         method: a name from `inverse.methods()`, with the paper's defaults; `methods(posterior)`
-            lists those that can. By default the first that can of exact, mmps, dps, unscented
-            (black boxes with independent noise, of at most 32 values) and scg (other black boxes),
-            unscented before mmps for curved models of at most 32 values; a posterior with a lift
-            of the caller's own keeps it.
+            lists those that can. By default the first that can of exact, mmps (linear models),
+            daps (curved ones with independent noise; unscented where x holds at most 32 values),
+            dps, unscented (black boxes, as few values) and scg (other black boxes); a posterior
+            with a lift of the caller's own keeps it.
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
             both.

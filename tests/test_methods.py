@@ -221,7 +221,7 @@ def test_every_noise_model_of_a_linear_problem_names_a_default():
     many = from_simulator(torch.tanh, Gaussian(0.3), (40,))
     white = priors.Gaussian(torch.zeros(40, dtype=torch.float64), 1.0)
     posterior = inverse.condition(white, many, torch.zeros(40, dtype=torch.float64))
-    assert run(posterior, None).diagnostics["method"] == "mmps"
+    assert run(posterior, None).diagnostics["method"] == "daps"
 
 
 @pytest.mark.parametrize("key", POSTERIORS)
