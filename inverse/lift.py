@@ -14,11 +14,11 @@ from forward_models import (
     LinearGaussian,
     LinearOperator,
     Observation,
-    Operator,
     Stack,
     TimeDependent,
 )
 
+from .image_shape import event_shape_of
 from .likelihoods import Exact, GaussianLift, Likelihood, LinearisedLift, PlugIn, Tweedie
 
 Model = ForwardModel | TimeDependent
@@ -95,12 +95,3 @@ class InRealNumbers(LinearOperator):
     def measured(self) -> Tensor | None:
         kept = self.base.measured
         return None if kept is None else kept[..., None]
-
-
-def event_shape_of(model: Model, y: Tensor) -> tuple[int, ...] | None:
-    operator = getattr(model, "operator", None)
-    if model.event_shape is None and isinstance(operator, Operator):
-        if isinstance(model, Observation) and model.noise.added_axes:
-            return None
-        return operator.input_shape(tuple(y.shape[1:]))
-    return model.event_shape

@@ -25,7 +25,8 @@ from forward_models import (
 from priors import LatentPrior, Prior
 
 from .decoder import Decoder, after
-from .lift import Lift, Model, default_lift, event_shape_of, joint
+from .image_shape import agreed
+from .lift import Lift, Model, default_lift, joint
 from .likelihoods import Cost, Likelihood, Moments
 
 
@@ -227,7 +228,8 @@ def condition(
         prior: any Prior; one that takes any image size adopts the forward model's. Under a
             LatentPrior the posterior is of latents, forward models are of their images.
         model: ForwardModel p(y | x0), or TimeDependent p_sigma(y | x).
-            One that is exactly linear with Gaussian noise is taken as that.
+            One that is exactly linear with Gaussian noise is taken as that, and a linear operator
+            of images of any size as one of these: see `LinearOperator.sized`.
         y: the measurement, (*measurement) or (1, *measurement), or (B, *measurement) with one
             for each of the B samples to be drawn; for classifiers a class index.
         lift: forward model -> likelihood at every noise level; the default is the documented
@@ -261,24 +263,7 @@ def condition(
             f"{type(operator).__name__} measures complex images, priors are of real ones; compose "
             "it: operator @ RealToComplex(), or ChannelsToComplex() for two real channels"
         )
-    shape = event_shape_of(model, y)
-    if isinstance(prior, LatentPrior) and isinstance(model, ForwardModel):
-        if shape is not None and tuple(shape) != prior.image_shape:
-            raise ValueError(
-                f"prior and forward model disagree on the image: the prior's latents decode to "
-                f"{prior.image_shape}, the forward model takes {tuple(shape)}"
-            )
-        return Posterior(prior, ((model, y),), lift)
-    stride = getattr(prior, "stride", 1)
-    if shape is not None and not prior.accepts(shape):
-        raise ValueError(
-            f"prior and forward model disagree on the image: the prior takes "
-            f"{tuple(prior.event_shape)}, the forward model {tuple(shape)}"
-            + (f"; sides may be any multiples of {stride}" if stride > 1 else "")
-            + ("; a time-dependent model is of latents" if isinstance(prior, LatentPrior) else "")
-        )
-    if shape is not None and tuple(shape) != tuple(prior.event_shape):
-        prior = prior.resized(shape)
+    prior, model = agreed(prior, model, y)
     return Posterior(prior, ((model, y),), lift)
 
 

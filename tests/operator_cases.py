@@ -291,6 +291,36 @@ WAVES: dict[str, Case] = {
 FAMILIES = (LINEAR, IMAGING, TOMOGRAPHY, MRI, SENSING, WAVES)
 OPERATORS = {name: case for family in FAMILIES for name, case in family.items()}
 
+# Operators of any size, and those that were built with theirs, shape and all.
+WITH_SIZE: dict[str, tuple[Callable[[], fm.LinearOperator], Callable[[], fm.LinearOperator]]] = {
+    "identity": (lambda: fm.Identity(), lambda: fm.Identity((3, 9, 7))),
+    "mask": (lambda: fm.Inpainting(SOFT), lambda: fm.Inpainting(SOFT, channels=3)),
+    "blur": (lambda: fm.Blur(KERNEL), lambda: fm.Blur(KERNEL, image_shape=(2, 9, 7))),
+    "down": (lambda: fm.Downsampling(3), lambda: fm.Downsampling(3, image_shape=(2, 9, 6))),
+    "grey": (lambda: fm.greyscale(), lambda: fm.greyscale(image_shape=(3, 9, 7))),
+    "bayer": (lambda: fm.BayerMosaic(), lambda: fm.BayerMosaic(image_shape=(3, 9, 7))),
+    "fourier": (lambda: fm.CenteredFourier(), lambda: fm.CenteredFourier((1, 9, 7))),
+    "mri-lines": (lambda: fm.MRI(LINES), lambda: fm.MRI(LINES, (9, 7))),
+    "real": (lambda: fm.RealToComplex(PHASE), lambda: fm.RealToComplex(PHASE, (2, 9, 7))),
+    "channels": (lambda: fm.ChannelsToComplex(), lambda: fm.ChannelsToComplex((2, 9, 7))),
+    "scaled": (
+        lambda: -2 * fm.Downsampling(3),
+        lambda: -2 * fm.Downsampling(3, image_shape=(1, 9, 6)),
+    ),
+    "normal": (
+        lambda: fm.Downsampling(3).normal,
+        lambda: fm.Downsampling(3, image_shape=(1, 9, 6)).normal,
+    ),
+    "composed": (
+        lambda: fm.MRI(LINES) @ fm.ChannelsToComplex(),
+        lambda: fm.MRI(LINES, (9, 7)) @ fm.ChannelsToComplex((2, 9, 7)),
+    ),
+    "composed-in-part": (
+        lambda: fm.Inpainting(SOFT) @ fm.CosineTransform((2, 9, 7)),
+        lambda: fm.Inpainting(SOFT, channels=2) @ fm.CosineTransform((2, 9, 7)),
+    ),
+}
+
 Shape3 = tuple[int, int, int]
 
 

@@ -298,6 +298,7 @@ class TestReconstruct:
         ("blur", ("--blur-sigma", 1)),
         ("blur", ("--blur-sigma", 1, "--padding", "circular")),
         ("inpaint", ("--keep", 0.5)),
+        ("inpaint", ("--keep", 0.5, "--method", "ddrm")),
         ("downsample", ("--factor", 2)),
         ("ct", ("--angles", 7)),
     ])  # fmt: skip

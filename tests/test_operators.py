@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from operator_cases import CHANNELS, FAMILIES, GRID, OPERATORS, SIZES, normal, rng
+from operator_cases import CHANNELS, FAMILIES, GRID, OPERATORS, SIZES, WITH_SIZE, normal, rng
 from torch import Tensor
 
 import forward_models as fm
@@ -354,3 +354,77 @@ def test_copies_and_pickles(case):
     A.adjoint(y)
     assert torch.equal(copy.deepcopy(A)(x), y)
     assert torch.equal(pickle.loads(pickle.dumps(A)).adjoint(y), A.adjoint(y))
+
+
+# ---- of one size ----------------------------------------------------------------------------
+
+
+def test_sized(case):
+    A, shape = case
+    x = draw(A, shape, 2)
+    y = A(x)
+    back, twice = A.T(y), A.normal(x)
+    assert A.svd is None or A.event_shape is not None
+    before = dict(vars(A))
+    sized = A.sized(shape)
+    assert vars(A).keys() == before.keys()
+    assert all(vars(A)[name] is value for name, value in before.items())
+    assert type(sized) is type(A)
+    assert (sized.event_shape, sized.measurement_shape) == (shape, y.shape[1:])
+    assert (sized.event_ndim, sized.measurement_ndim) == (len(shape), y.ndim - 1)
+    assert sized.sized(shape) is sized
+    assert torch.equal(sized(x), y)
+    assert torch.equal(sized.T(y), back)
+    assert torch.equal(sized.normal(x), twice)
+    assert sized.T.T is sized
+    assert sized.T.event_shape == sized.measurement_shape
+    test_svd_pieces((sized, shape))
+    test_copies_and_pickles((sized, shape))
+    for other in [(*shape[:-1], 0), "(9, 7)", (*shape, 0.5)]:
+        with pytest.raises(ValueError, match="event_shape must be"):
+            A.sized(other)
+    with pytest.raises(ValueError, match="takes images"):
+        sized.sized((*shape[:-1], shape[-1] + 1))
+    if A.event_ndim is not None:
+        with pytest.raises(ValueError, match="takes images"):
+            A.sized((*shape, 2))
+
+
+@pytest.mark.parametrize("name", list(WITH_SIZE))
+def test_sized_is_built_with_the_size(name):
+    """The same decomposition, to the bit; none of it is known before."""
+    free, built = (make() for make in WITH_SIZE[name])
+    shape = built.event_shape
+    assert free.svd is None
+    sized = free.sized(shape)
+    assert free.svd is None
+    x = draw(built, shape, 2)
+    y = built(x)
+    r = y + torch.randn(y.shape, generator=rng(3), dtype=y.dtype)
+    found, expected = sized.svd, built.svd
+    assert torch.equal(found.singular_values, expected.singular_values)
+    assert torch.equal(found.to_spectral_x(x), expected.to_spectral_x(x))
+    z = expected.to_spectral_y(r)
+    assert torch.equal(found.to_spectral_y(r), z)
+    assert torch.equal(found.from_spectral_x(z), expected.from_spectral_x(z))
+    assert torch.equal(found.from_spectral_y(z), expected.from_spectral_y(z))
+    assert torch.equal(sized.solve(r, 0.8, 0.3), built.solve(r, 0.8, 0.3))
+    assert sized.norm() == built.norm()
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape"),
+    [
+        (fm.Downsampling(2), (1, 5, 4)),
+        (fm.Inpainting(torch.ones(9, 7)), (1, 7, 9)),
+        (fm.greyscale(), (1, 9, 7)),
+        (fm.Downsampling(2).T @ fm.Downsampling(2), (1, 5, 4)),
+        (fm.ChannelsToComplex().T, (2, 9, 7)),
+        (fm.Blur(torch.ones(3, 3), "valid").normal, (1, 2, 9)),
+        (fm.Identity() + fm.Inpainting(torch.ones(9, 7)), (1, 7, 9)),
+        (fm.Stack([fm.Identity()], event_shape=(3,)), (4,)),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(operator, shape):
+    with pytest.raises(ValueError, match=r"\d"):
+        operator.sized(shape)

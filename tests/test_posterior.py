@@ -226,17 +226,85 @@ def test_a_lift_that_is_none_and_a_class_that_is_no_index_are_refused():
             inverse.condition(prior, classifier, y)
 
 
-def test_a_missing_decomposition_names_the_size_that_brings_it():
-    prior = priors.Gaussian(torch.zeros(1, 4, 4), 1.0)
-    y = torch.zeros(1, 1, 2, 2)
-    for operator, able in (
-        (forward_models.Downsampling(2), False),
-        (forward_models.Downsampling(2, image_shape=(1, 4, 4)), True),
+def test_a_linear_operator_of_any_size_is_taken_as_one_of_the_prior():
+    """So that its closed forms are known; the one that was given stays as it is."""
+    mask = torch.arange(16).reshape(4, 4) % 3 > 0
+    prior = priors.Gaussian(torch.zeros(3, 4, 4), 1.0)
+    for operator, count in (
+        (forward_models.Downsampling(2), 12),
+        (forward_models.Inpainting(mask), 3 * int(mask.sum())),
+        (0.5 * forward_models.greyscale(), 16),
     ):
-        model = forward_models.LinearGaussian(operator, 0.1)
-        posterior = inverse.condition(prior, model, y)
-        names = [m.name for m in inverse.methods(posterior)]
-        assert ("mcgdiff" in names) == able
-        why = inverse.recipes.find("ddsmc").refusal(posterior)
-        expected = "without its size; try Downsampling(..., image_shape=(1, 4, 4))"
-        assert why is None if able else expected in why
+        before = dict(vars(operator))
+        for model in (
+            forward_models.LinearGaussian(operator, 0.1),
+            Observation(operator, Laplace(0.1)),
+        ):
+            y = model.simulate(torch.rand(1, 3, 4, 4))
+            posterior = inverse.condition(prior, model, y)
+            ((taken, kept),) = posterior.factors
+            assert type(taken) is type(model)
+            assert taken.event_shape == (3, 4, 4)
+            assert torch.equal(kept, y)
+            assert len(taken.operator.svd.singular_values) == count
+            assert model.operator is operator
+            assert model.event_shape is None
+            assert inverse.condition(prior, taken, y).factors[0][0] is taken
+            both = posterior.given(model, y)
+            assert [m.event_shape for m, _ in both.factors] == 2 * [(3, 4, 4)]
+        assert vars(operator) == before
+
+
+def test_an_operator_of_any_size_takes_that_of_y_where_the_prior_does():
+    network = priors.NetworkPrior(
+        lambda x, t: 0 * x, "epsilon", (1, 8, 8), any_size=True, stride=4, data_range=(0, 1)
+    )
+    model = forward_models.LinearGaussian(forward_models.Downsampling(4), 0.1)
+    posterior = inverse.condition(network, model, torch.zeros(1, 3, 5))
+    assert posterior.event_shape == posterior.factors[0][0].event_shape == (1, 12, 20)
+    assert inverse.sample(posterior, method="ddrm", steps=2, seed=0).x.shape == (1, 1, 12, 20)
+
+
+class Rows(forward_models.LinearOperator):
+    """Of a user's, who told how large the image is and not the measurement: every other row."""
+
+    event_ndim = measurement_ndim = 3
+
+    def input_shape(self, measurement_shape):
+        c, h, w = measurement_shape
+        return (c, 2 * h, w)
+
+    def _apply(self, x):
+        return x[..., ::2, :]
+
+    def _adjoint(self, y):
+        return torch.stack([y, torch.zeros_like(y)], -2).flatten(-3, -2)
+
+
+def test_an_operator_that_leaves_its_output_shape_untold_stays_as_it_is():
+    prior = priors.Gaussian(torch.zeros(1, 4, 4), 1.0)
+    model = forward_models.LinearGaussian(Rows(), 0.1)
+    posterior = inverse.condition(prior, model, torch.zeros(1, 2, 4))
+    assert posterior.factors[0][0] is model
+    inverse.sample(posterior, method="pigdm", steps=2, seed=0)
+
+
+def test_a_measurement_of_another_size_is_told_beside_what_the_operator_makes():
+    prior = priors.Gaussian(torch.zeros(1, 4, 4), 1.0)
+
+    def refusal(operator, *shape):
+        with pytest.raises(ValueError, match="images") as error:
+            inverse.condition(
+                prior, forward_models.LinearGaussian(operator, 0.1), torch.zeros(1, *shape)
+            )
+        return str(error.value)
+
+    coarse = forward_models.Downsampling(2)
+    assert refusal(coarse, 1, 3, 3) == (
+        "y has shape (1, 3, 3), but Downsampling makes (1, 2, 2) of the prior's images (1, 4, 4)"
+    )
+    third = forward_models.Downsampling(3)
+    assert "does not fit the prior's images (1, 4, 4): the image is" in refusal(third, 1, 2, 2)
+    flat = priors.Gaussian(torch.zeros(16), 1.0)
+    with pytest.raises(ValueError, match=r"takes images of 3 axes, those of the prior are \(16,\)"):
+        inverse.condition(flat, forward_models.LinearGaussian(coarse, 0.1), torch.zeros(1, 2, 2))

@@ -24,6 +24,7 @@ from forward_models import (
     MatrixOperator,
     RealToComplex,
     Tomography,
+    from_function,
     gaussian_kernel,
     gaussian_lines,
 )
@@ -400,7 +401,7 @@ def test_score_sde_colours_a_grey_image_with_and_without_an_svd():
     x = prior.sample(1, generator=g)
 
     grey = ChannelMixing(weights, image_shape=(3, 8, 8))
-    plain = ChannelMixing(weights)
+    plain = from_function(grey.apply, (3, 8, 8))
     assert plain.svd is None
     found = []
     for operator in (grey, plain):

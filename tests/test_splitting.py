@@ -15,6 +15,7 @@ import inverse
 import priors
 from forward_models import (
     Blur,
+    Downsampling,
     Gaussian,
     LinearGaussian,
     MatrixOperator,
@@ -293,3 +294,17 @@ def test_a_splitting_needs_a_posterior_and_its_parts_are_checked():
         inverse.sample(posterior, method="diffpir", sampler=Ancestral(LEVELS))
     with pytest.raises(ValueError, match=r"uses p\(y \| x0\) alone"):
         inverse.sample(posterior, method="diffpir", absorb=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*effective of 3 particles")
+@pytest.mark.parametrize("method", ["ddrm", "ddnm", "ddnm-plus", "mcgdiff", "ddsmc"])
+def test_an_operator_of_any_size_is_sampled_as_one_of_the_size(method):
+    prior = priors.Gaussian(torch.zeros(2, 8, 8), 1.0)
+    x = prior.sample(1, torch.Generator().manual_seed(0))
+    samples = []
+    for operator in (Downsampling(4), Downsampling(4, image_shape=(2, 8, 8))):
+        model = LinearGaussian(operator, 0.1)
+        y = model.simulate(x, torch.Generator().manual_seed(1))
+        posterior = inverse.condition(prior, model, y)
+        samples.append(inverse.sample(posterior, n=3, method=method, steps=4, seed=0).x)
+    assert torch.equal(*samples)

@@ -128,5 +128,5 @@ class Inpainting(LinearOperator):
     def svd(self) -> SVD | None:
         """One singular value per seen entry; None while the number of channels is open."""
         if self._svd is None and self.event_shape is not None:
-            self._svd = _MaskSVD(self.mask)
+            self._svd = _MaskSVD(self.mask.expand(self.event_shape))
         return self._svd

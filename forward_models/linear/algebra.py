@@ -35,6 +35,12 @@ class AdjointOperator(LinearOperator):
     def input_shape(self, measurement_shape: Shape) -> Shape:
         return self.base.output_shape(measurement_shape)
 
+    def _sized(self, shape: Shape) -> LinearOperator:
+        base = self.base.sized(self.base.input_shape(shape))
+        if base.output_shape(self.output_shape(shape)) != shape:
+            raise ValueError(f"{type(self.base).__name__} measures no {shape}")
+        return base.T
+
     @property
     def T(self) -> LinearOperator:
         return self.base
@@ -96,6 +102,11 @@ class Sum(LinearOperator):
             raise ValueError(f"the terms of the sum see images {first} and {second}, not one shape")
         return first
 
+    def _sized(self, shape: Shape) -> LinearOperator:
+        first, second = self.first.sized(shape), self.second.sized(shape)
+        known = first is self.first and second is self.second
+        return self if known else Sum(first, second)
+
     @property
     def measured(self) -> Tensor | None:
         first, second = self.first.measured, self.second.measured
@@ -147,6 +158,10 @@ class Scaled(LinearOperator):
 
     def input_shape(self, measurement_shape: Shape) -> Shape:
         return self.base.input_shape(measurement_shape)
+
+    def _sized(self, shape: Shape) -> LinearOperator:
+        base = self.base.sized(shape)
+        return self if base is self.base else Scaled(base, self.factor)
 
     def _normal(self, x: Tensor) -> Tensor:
         return self.factor**2 * self.base._normal(x)

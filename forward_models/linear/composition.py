@@ -108,6 +108,12 @@ class Composition(LinearOperator):
     def input_shape(self, measurement_shape: Shape) -> Shape:
         return self.inner.input_shape(self.outer.input_shape(measurement_shape))
 
+    def _sized(self, shape: Shape) -> LinearOperator:
+        inner = self.inner.sized(shape)
+        outer = self.outer.sized(inner.output_shape(shape))
+        known = inner is self.inner and outer is self.outer
+        return self if known else Composition(outer, inner)
+
     def _normal(self, x: Tensor) -> Tensor:
         return self.inner.adjoint(self.outer.normal.apply(self.inner._apply(x)))
 

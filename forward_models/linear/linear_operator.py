@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import abstractmethod
@@ -76,8 +77,40 @@ class LinearOperator(Operator):
 
     @property
     def svd(self) -> SVD | None:
-        """The singular value decomposition where it is known in closed form, else None."""
+        """The singular value decomposition where it is known in closed form, else None.
+
+        Many are known once `event_shape` is; see `sized`.
+        """
         return None
+
+    def sized(self, event_shape: Shape) -> LinearOperator:
+        """The same operator, of images of this shape alone, as if it had been built with it.
+
+        Itself where it was, and all that it is made of; this one stays as it is.
+
+        Raises ValueError if it is of another shape, or cannot be of this one.
+        """
+        shape, name = check_shape("event_shape", event_shape), type(self).__name__
+        if self.event_shape not in (None, shape):
+            raise ValueError(f"{name} takes images {self.event_shape}, not {shape}")
+        if self.event_ndim not in (None, len(shape)):
+            raise ValueError(
+                f"{name} takes images of {self.event_ndim} axes, event_shape is {shape}"
+            )
+        return self._sized(shape)
+
+    def _sized(self, shape: Shape) -> LinearOperator:
+        """`sized` for a shape that may fit; override it where an operator is made of others."""
+        if self.event_shape is not None:
+            return self
+        sized = copy.copy(self)
+        # What was found for images of any shape.
+        sized._transposed = sized._normal_operator = None
+        vars(sized).pop("svd", None)
+        sized.measurement_shape = self.output_shape(shape)
+        sized.measurement_ndim = len(sized.measurement_shape)
+        sized.event_shape, sized.event_ndim = shape, len(shape)
+        return sized
 
     @property
     def T(self) -> LinearOperator:

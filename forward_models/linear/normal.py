@@ -62,6 +62,10 @@ class Normal(LinearOperator):
     def input_shape(self, measurement_shape: Shape) -> Shape:
         return self.output_shape(measurement_shape)
 
+    def _sized(self, shape: Shape) -> LinearOperator:
+        base = self.base.sized(shape)
+        return self if base is self.base else base.normal
+
     @property
     def T(self) -> LinearOperator:
         return self

@@ -80,6 +80,11 @@ class Stack(LinearOperator):
         parts = y.split(list(self.sizes), dim=1)
         return tuple(p.reshape(-1, *shape) for p, shape in zip(parts, self.pieces, strict=True))
 
+    def _sized(self, shape: Shape) -> LinearOperator:
+        sized = tuple(A.sized(shape) for A in self.operators)
+        known = all(A is B for A, B in zip(sized, self.operators, strict=True))
+        return self if known else Stack(sized)
+
     def _apply(self, x: Tensor) -> Tensor:
         return torch.cat([A.apply(x).flatten(1) for A in self.operators], dim=1)
 

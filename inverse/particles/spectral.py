@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from forward_models import LinearGaussian
 from forward_models.linear import SVD
 
+from .. import spectral as spectral_model
 from ..lift import joint
 from ..posterior import Posterior
+from ..spectral import white_sigma
 from .particle_method import own_lift
 
 
@@ -33,16 +34,7 @@ def not_spectral(posterior: Posterior) -> str | None:
     why = not_linear(posterior)
     if why is not None:
         return why
-    model, _ = linear_factor(posterior)
-    if model.operator.svd is None:
-        name = type(model.operator).__name__
-        why = f"the singular value decomposition of {name} is not known"
-        if model.operator.event_shape is None:  # some are known for one size of images alone
-            why += f" without its size; try {name}(..., image_shape={posterior.event_shape})"
-        return why
-    if white_sigma(model) is None:
-        return "the noise is not white: sigma differs from entry to entry of y"
-    return None
+    return spectral_model.not_spectral(linear_factor(posterior)[0])
 
 
 def linear_factor(posterior: Posterior) -> tuple[LinearGaussian, Tensor]:
@@ -50,12 +42,6 @@ def linear_factor(posterior: Posterior) -> tuple[LinearGaussian, Tensor]:
     model, y = joint(posterior.factors)[0]
     assert isinstance(model, LinearGaussian)
     return model, y
-
-
-def white_sigma(model: LinearGaussian) -> float | None:
-    """sigma_y where it is one number, else None."""
-    sigma = torch.as_tensor(model.sigma, dtype=torch.float64)
-    return float(sigma.flatten()[0]) if bool((sigma == sigma.flatten()[0]).all()) else None
 
 
 def normal_log_density(difference: Tensor, variance: Tensor) -> Tensor:

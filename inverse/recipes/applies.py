@@ -6,8 +6,8 @@ from forward_models import ForwardModel, LinearGaussian, TimeDependent
 
 from ..lift import linearisable
 from ..posterior import Posterior
+from ..spectral import not_spectral
 from ..splitting import Problem
-from ..splitting.spectral import not_spectral
 
 
 def anything(posterior: Posterior) -> str | None:

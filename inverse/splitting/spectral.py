@@ -9,8 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from forward_models import LinearGaussian
-
+from ..spectral import not_spectral, white_sigma
 from .updates import Split, Update
 
 
@@ -61,13 +60,15 @@ class Spectral(Update):
         why = not_spectral(measured.model)
         if why is not None:
             raise ValueError(why)
-        svd, x0, ahead, z = measured.model.operator.svd, split.x0, split.sigma_next, split.eps()
+        svd, level = measured.model.operator.svd, white_sigma(measured.model)
         assert svd is not None
+        assert level is not None
+        x0, ahead, z = split.x0, split.sigma_next, split.eps()
         s = svd.singular_values.to(x0)
         seen = s > 0
         s = torch.where(seen, s, 1)
         y = svd.to_spectral_y(measured.y) / s
-        noise = white(measured.model) / s
+        noise = level / s
         high = noise <= ahead
         low_eta = self.eta if self.eta_low is None else self.eta_low
         gain = torch.where(high, self.eta_b, math.sqrt(1 - low_eta**2) * ahead / noise)
@@ -84,18 +85,3 @@ class Spectral(Update):
         change = both - svd.to_spectral_x(unseen)
         x = unseen + svd.from_spectral_x(torch.where(seen, change, 0))
         return x, x0 + svd.from_spectral_x(torch.where(seen, moved, 0))
-
-
-def not_spectral(model: LinearGaussian) -> str | None:
-    """Why a linear measurement cannot be taken direction by direction, or None."""
-    if model.operator.svd is None:
-        return f"the singular value decomposition of {type(model.operator).__name__} is not known"
-    sigma = torch.as_tensor(model.sigma, dtype=torch.float64).flatten()
-    if bool((sigma != sigma[0]).any()):
-        return "the noise is not white: sigma differs from entry to entry of y"
-    return None
-
-
-def white(model: LinearGaussian) -> float:
-    """sigma_y of a model that `not_spectral` lets pass."""
-    return float(torch.as_tensor(model.sigma, dtype=torch.float64).flatten()[0])
