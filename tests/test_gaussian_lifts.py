@@ -339,7 +339,7 @@ def test_several_products_at_once_are_the_products_one_by_one():
 
 
 def test_the_table_is_the_denoising_error():
-    """On N(m, C) the error is tr C (C + sigma^2)^-1 sigma^2 / n; between levels log-log linear."""
+    """On N(m, C) tr C (C + sigma^2)^-1 sigma^2 / n; between levels 1 / c is linear in sigma^-2."""
     prior, _, _, _ = problem()
     levels = torch.tensor([0.1, 1.0, 10.0])
     g = torch.Generator().manual_seed(0)
@@ -348,8 +348,8 @@ def test_the_table_is_the_denoising_error():
     for sigma, found in zip(levels.tolist(), table.errors.tolist(), strict=True):
         assert found == pytest.approx(float((c * sigma**2 / (c + sigma**2)).mean()), rel=0.03)
     low, mid, high = table.errors.tolist()
-    at = table.variance(torch.tensor([[0.01], [0.1], [0.1 * 10**0.5], [1.0], [500.0]]))
-    expected = [low / 100, low, (low * mid) ** 0.5, mid, high]
+    at = table.variance(torch.tensor([[0.01], [0.1], [50.5**-0.5], [1.0], [500.0]]))
+    expected = [low / 100, low, 2 / (1 / low + 1 / mid), mid, high]
     assert at.flatten().tolist() == pytest.approx(expected, rel=1e-5)
     given = Tabulated.measure(prior, levels, prior.sample(64, g), generator=g)
     assert given.errors.tolist() == pytest.approx([low, mid, high], rel=0.3)
@@ -357,6 +357,37 @@ def test_the_table_is_the_denoising_error():
         Tabulated.measure(AsNetwork(prior), levels, generator=g)
     with pytest.raises(ValueError, match="increasing"):
         Tabulated([1.0, 0.5], [0.1, 0.2])
+
+
+def test_a_table_of_few_draws_is_exact_for_an_isotropic_gaussian():
+    """At its levels, between and beyond them: sigma^2 s^2 / (sigma^2 + s^2)."""
+    prior = priors.Gaussian(torch.tensor([1.0, -1.0, 0.0, 0.5], dtype=DOUBLE), 0.8)
+    levels = priors.geometric(20, prior.sigma_range)[:-1].flip(0)
+    g = torch.Generator().manual_seed(0)
+    table = Tabulated.measure(prior, levels, generator=g)
+    sigma = torch.logspace(-5, 4, 200, dtype=DOUBLE)
+    expected = Isotropic(s=prior.scale).variance(sigma)
+    torch.testing.assert_close(table.variance(sigma), expected, rtol=0.02, atol=0)
+    few = Tabulated.measure(prior, levels, generator=g, count=64).variance(sigma)
+    small = sigma < 0.1
+    torch.testing.assert_close(few[small], expected[small], rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+def test_optimal_covariance_samples_an_isotropic_gaussian(jacobian):
+    g, eye = torch.Generator().manual_seed(0), torch.eye(4)
+    prior = priors.Gaussian(torch.tensor([1.0, -1.0, 0.0, 0.5]), 0.8)
+    A = torch.randn(2, 4, generator=g)
+    model = LinearGaussian(MatrixOperator(A), 0.3)
+    posterior = inverse.condition(prior, model, torch.tensor([0.7, -1.2]))
+    samples = inverse.sample(
+        posterior, 6000, method="optimal-covariance", seed=7, jacobian=jacobian
+    )
+    precision = eye / 0.8 + A.mT @ A / 0.09
+    root = torch.linalg.cholesky(precision)
+    spread = torch.linalg.eigvalsh(root.mT @ torch.cov(samples.x.T) @ root)
+    assert float(spread.min()) > 0.93
+    assert float(spread.max()) < 1.1
 
 
 def test_fixed_priors_estimated_from_samples():

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from priors import Prior
+from priors.prior import event_size
 
 from .covariance import AssumedCovariance
 from .likelihood import Moments
@@ -99,7 +100,8 @@ class Tabulated(Homogeneous):
     """c(sigma) = E|x0 - D(x0 + sigma eps)|^2 / n, the prior's own denoising error, from a table.
 
     Of all isotropic covariances the one that maximises the likelihood of x0 given x. Between the
-    levels log c is linear in log sigma; below them c falls as sigma^2, above them it stays.
+    levels 1 / c is linear in 1 / sigma^2, as it is everywhere for a prior N(m, s^2 I); below them c
+    falls as sigma^2, above them it stays.
 
     Args:
         levels, errors: sigma and c, two sequences of positive numbers, levels increasing; `measure`
@@ -132,10 +134,15 @@ class Tabulated(Homogeneous):
         images: Tensor | None = None,
         *,
         generator: torch.Generator,
-        count: int = 64,
-        batch: int = 16,
+        count: int | None = None,
+        batch: int | None = None,
     ) -> Tabulated:
         """The table of a prior at given noise levels, one network call for each image and level.
+
+        c = sum |x0 - D|^2 / sum |eps|^2, with the same eps at all levels: where sigma is small
+        without the error of a finite sample, elsewhere with one of about 2 / sqrt(values) that
+        changes little from level to level. Samples feel an error that jumps: of 10 % at each level
+        by itself, Heun's ODE with the Jacobian makes 25 % of a Gaussian's variance.
 
         Args:
             prior: any prior.
@@ -143,7 +150,8 @@ class Tabulated(Homogeneous):
             images: clean images (N, *event), data units, that the prior was not trained on; by
                 default `count` exact draws, for priors that have a `sample`.
             generator: of the noise and of those draws.
-            batch: images in one network call.
+            count: by default as many draws as hold 2^16 values, at least 64.
+            batch: images in one network call; by default as many as hold 2^16 values, at least 16.
         Raises ValueError if there are neither images nor exact draws.
         """
         if images is None:
@@ -151,27 +159,34 @@ class Tabulated(Homogeneous):
                 raise ValueError(
                     f"{type(prior).__name__} has no exact draws: give clean images (N, *event)"
                 )
-            images = prior.sample(count, generator)
+            images = prior.sample(
+                count or max(64, 2**16 // event_size(prior.event_shape)), generator
+            )
         prior.check_input(images)
-        errors = []
+        parts = images.split(batch or max(16, 2**16 // images[0].numel()))
+        state, errors = generator.get_state(), []
         for sigma in torch.as_tensor(levels).tolist():
-            total = 0.0
-            for x0 in images.split(batch):
+            generator.set_state(state)
+            missed = noise = 0.0
+            for x0 in parts:
                 eps = torch.randn(
                     x0.shape, generator=generator, dtype=x0.dtype, device=generator.device
+                ).to(x0.device)
+                missed += float(
+                    (x0 - prior.denoise(x0 + sigma * eps, sigma)).double().square().sum()
                 )
-                D = prior.denoise(x0 + sigma * eps.to(x0.device), sigma)
-                total += float((x0 - D).double().square().sum())
-            errors.append(total / images.numel())
+                noise += float(eps.double().square().sum())
+            errors.append(missed / noise)
         return cls(torch.as_tensor(levels), torch.tensor(errors, dtype=torch.float64))
 
     def variance(self, sigma: Tensor) -> Tensor:
-        x, knots, values = (t.log() for t in (sigma.double().cpu(), self.levels, self.errors))
-        log_c = values[0] + 2 * (x - knots[0]).clamp(max=0)
-        if len(knots) > 1:
-            x = x.clamp(float(knots[0]), float(knots[-1]))
-            right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
-            share = (x - knots[right - 1]) / (knots[right] - knots[right - 1])
-            inside = values[right - 1] + share * (values[right] - values[right - 1])
-            log_c = log_c + inside - values[0]
-        return log_c.exp().to(sigma)
+        level, levels = sigma.double().cpu(), self.levels
+        inside = level.clamp(float(levels[0]), float(levels[-1]))
+        precision = 1 / self.errors[0]
+        if len(levels) > 1:
+            right = torch.searchsorted(levels, inside.contiguous()).clamp(1, len(levels) - 1)
+            a, b = levels[right - 1] ** -2, levels[right] ** -2
+            share = (inside**-2 - a) / (b - a)
+            precision = (1 - share) / self.errors[right - 1] + share / self.errors[right]
+        below = (level / levels[0]).clamp(max=1)
+        return (below**2 / precision).to(sigma)
