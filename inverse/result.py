@@ -103,7 +103,8 @@ class Samples:
         self._one("effective")
         if self.weights is None:
             return float(len(self))
-        return 1 / float(self.weights.square().sum())
+        # Rounding of weights that are all alike may give more than there are.
+        return min(1 / float(self.weights.square().sum()), float(len(self)))
 
     @property
     def mean(self) -> Tensor:

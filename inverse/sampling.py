@@ -58,13 +58,16 @@ def sample(
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
             both.
-        seed: sample i depends on (seed, i) alone, whatever n and batch are; particles, which look
-            at each other, on n, too. None takes a fresh seed, which the diagnostics record.
+        seed: sample i depends on (seed, i) alone, up to rounding, whatever n and batch are;
+            particles, which look at each other, on n, too. None takes a fresh seed, which the
+            diagnostics record.
         sampler: a sampler or particle method of the caller's own: with a method, in place of that
             method's; alone, run on `posterior` as it is.
         absorb: below |sigma_y / A| let the noise of the state explain that of the measurement, for
-            guidance and particle methods on linear models with Gaussian noise; see
-            `likelihoods.Absorbed`, `samplers.Absorbing` and `particles.AbsorbingParticles`.
+            guidance and particle methods on linear models with Gaussian noise. Exact from there
+            for guidance that comes there right; of poor guidance ten Langevin steps mend a part,
+            more of them more. `samplers.Absorbing` has figures and how to take more; see also
+            `likelihoods.Absorbed` and `particles.AbsorbingParticles`.
         batch: samples taken through the network together; by default as many as 2^22 values, of
             images under a latent prior.
         callback: called after each step with a `Step`, of latents under a latent prior.

@@ -225,6 +225,24 @@ def test_whatever_the_guidance_is_worth_its_samples_become_the_posterior(name, s
     assert float(spread.max()) < 1.15
 
 
+@pytest.mark.parametrize("corrections", [10, 100])
+def test_the_last_step_of_the_vp_grid_adds_no_spread(corrections):
+    """It is nine times as long as the one before, over which denoised images cannot be followed."""
+    g = torch.Generator().manual_seed(0)
+    root = torch.randn(4, 4, generator=g) / 2 + torch.eye(4)
+    prior = priors.Gaussian(torch.tensor([1.0, -1.0, 0.0, 0.5]), root @ root.mT)
+    model = LinearGaussian(MatrixOperator(torch.randn(2, 4, generator=g)), 0.3)
+    posterior = inverse.condition(prior, model, torch.tensor([0.7, -1.2]))
+    _, covariance = prior.condition(model, torch.tensor([[0.7, -1.2]])).moments()
+    recipe = absorbed(find("dps").recipe(posterior, 200))
+    walk = Absorbing(recipe.sampler.sampler, recipe.sampler.threshold, corrections)
+    x = inverse.sample(recipe.prior, 2000, sampler=walk, seed=0).x
+    whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    spread = torch.linalg.eigvalsh(whiten @ torch.cov(x.T).to(whiten) @ whiten.mT)
+    assert float(spread.min()) > (0.65 if corrections == 10 else 0.8)
+    assert float(spread.max()) < 1.15
+
+
 def test_absorbing_particles_go_on_from_any_step_and_groups_stay_apart():
     prior, model, y, _ = problem()
     levels = priors.geometric(8, prior.sigma_range)

@@ -68,7 +68,9 @@ class Absorbed(Likelihood):
             a `y`, as all of this room.
         fraction: f in (0, 1).
 
-    Exact below the threshold, in the sense above; where |S^(-1/2) A| is not known in closed form it
+    Exact below the threshold, in the sense above, for states that come there by the right law:
+    errors of the guidance above it are only as far mended as Langevin steps at the threshold reach,
+    see `samplers.Absorbing`. Where |S^(-1/2) A| is not known in closed form it
     is found from below by Lanczos steps, far closer than the fraction leaves room for. Costs
     nothing below the threshold, beside the network call that Posterior makes anyway: conjugate
     gradients with A A^T, of condition number at most 1 / (1 - f^2), so about ten iterations.

@@ -85,6 +85,8 @@ def _daps(
     sde: bool = False,
     end: float = 0.1,
 ) -> Recipe:
+    if ode_steps is not None:
+        whole(ode_steps, "ode_steps")
     levels = karras(steps, annealed_range(posterior, 100.0, end))
     if not flag(sde, "sde"):
         each = _fewer(steps, 5, 200) if ode_steps is None else ode_steps
@@ -136,7 +138,7 @@ def _pnp_dm(
     update = Renewed(draw(posterior, Slack(ahead=True), inner, length), Without())
     low, high = annealed_range(posterior, start, end)
     levels, held = _annealed(steps, high, decay, low)
-    each = _fewer(steps, 20, 100) if sde_steps is None else sde_steps
+    each = _fewer(steps, 20, 100) if sde_steps is None else whole(sde_steps, "sde_steps")
     return Recipe(posterior, Splitting(levels, ReverseSDE(each), update, held))
 
 
@@ -185,7 +187,9 @@ DECOUPLED = (
         "p(y | x0), with inner='hmc' 10 times that",
         exact_when="for linear-Gaussian factors with sde=True, as steps and `ode_steps` grow and "
         "the last level falls; with the ODE unmeasured directions tend to twice the variance of "
-        "a Gaussian, but with `ode_steps` of 1 to its own",
+        "a Gaussian, but with `ode_steps` of 1 to its own. The defaults are far from that limit: "
+        "on a Gaussian of 4 values with sde=True the variances are .71 to .87 of the exact ones, "
+        "with ode_steps=20 .91 to 1.09, without sde .72 to 1.39",
         paper="Zhang et al. 2024, Improving Diffusion Inverse Problem Solving with Decoupled Noise "
         "Annealing, https://arxiv.org/abs/2407.01521",
         steps=200,
@@ -204,7 +208,10 @@ DECOUPLED = (
         jacobian=False,
         cost="`sde_steps` network calls a step, and for chains `length` gradients or values of "
         "p(y | x0), with inner='hmc' 10 times that",
-        exact_when="as steps and `sde_steps` grow and `end` falls to 0",
+        exact_when="as steps and `sde_steps` grow and `end` falls to 0. The defaults are far from "
+        "that limit where measured values are known better than to `end`: on a Gaussian of 4 "
+        "values, 2 of them measured to 0.3, they have up to 8.4 times the exact variance, with "
+        "end=0.1 1.9 times, with end=0.05 .93 to 1.21 times",
         paper="Wu et al. 2024, Principled Probabilistic Imaging using Diffusion Models as "
         "Plug-and-Play Priors, https://arxiv.org/abs/2405.18782",
         steps=100,

@@ -39,7 +39,21 @@ class Absorbing(Sampler):
     nothing else. TimeTravel goes back up from levels above sigma* alone.
 
     Below sigma* exact, up to what the Langevin steps leave of a nu that is not Gaussian (of order
-    a^2) and of the error of the guided part. Network calls of the sampler down to
+    a^2) and of the error of the guided part. M = 10 carries good guidance home, not poor one: a
+    Langevin step goes about sqrt(2 a), so directions in which the prior is wide beside sigma* keep
+    what the guidance made of them. On a Gaussian of 4 values, two of them measured, the variances
+    end at these multiples of the exact ones, least and largest, and the mean at most so many
+    standard deviations off:
+
+        guidance               M = 10              M = 100             M = 1000
+        mmps, 100 steps        0.98 - 1.07, 0.02   0.94 - 1.03, 0.01   0.91 - 1.04, 0.03
+        dps, 200 steps         0.73 - 1.02, 0.10   0.88 - 1.05, 0.03   0.93 - 1.04, 0.01
+        freedom, 100 steps     0.86 - 2.47, 0.36   0.84 - 1.04, 0.04   0.80 - 1.01, 0.05
+
+    with 2000 samples, each uncertain by 3 %. To take more than `inverse.sample(absorb=True)` does:
+    recipe = inverse.recipes.absorbed(inverse.recipes.find("dps").recipe(posterior, 200)), walk =
+    recipe.sampler, and inverse.sample(recipe.prior, n, sampler=Absorbing(walk.sampler,
+    walk.threshold, corrections=100)). Network calls of the sampler down to
     sigma*, M, and one step's for each level from there.
 
     Args:

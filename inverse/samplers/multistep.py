@@ -13,6 +13,9 @@ from priors import Prior
 from .ancestral import fresh_and_kept
 from .sampler import Noise, Past, Sampler, Transition
 
+_FARTHEST = 3.0
+"""Lengths of the step before over which fresh noise lets the denoised images be extrapolated."""
+
 
 @final
 class Multistep(Sampler):
@@ -33,6 +36,10 @@ class Multistep(Sampler):
     3M at order 2. The first steps have fewer images, so lower orders: the first one's error is
     h^2 (scale / sigma)^2, seen in the order of 3M where the levels start near the scale. A step to
     level 0 returns the denoised image. One network call a step.
+
+    With fresh noise and order 2 a step over three times as long (in log sigma) as the one before
+    looks back at nothing, for the images' difference holds noise that it would multiply; the grid
+    of VP ends in such a step.
 
     Args:
         levels: see Sampler.
@@ -74,7 +81,9 @@ class Multistep(Sampler):
         ahead = x0
         if len(past) == 1:
             sigma_1, x0_1 = past[0]
-            ahead = x0 + h / math.log(sigma_1 / sigma) / 2 * (x0 - x0_1)
+            ratio = h / math.log(sigma_1 / sigma)
+            if self.eta == 0 or ratio <= _FARTHEST:
+                ahead = x0 + ratio / 2 * (x0 - x0_1)
         elif len(past) == 2:
             ahead = x0 + _parabola(x0, past, sigma, h, math.log(sigma / kept))
         return Transition(ahead + kept / sigma * (x - ahead), c, 1 - kept / sigma)
