@@ -40,8 +40,10 @@ def of_levels(sampler: Sampler, prior: Prior) -> list[str]:
     return said
 
 
-def of_misfit(diagnostics: dict[str, Any], factors: Sequence[tuple[Model, Tensor]]) -> list[str]:
-    """Samples that miss their measurement by far more, or less, than its noise."""
+def of_misfit(
+    diagnostics: dict[str, Any], factors: Sequence[tuple[Model, Tensor]], believed: bool = False
+) -> list[str]:
+    """Samples that miss y by far more than its noise, or by far less, unless y is believed."""
     chi2 = diagnostics.get("reduced_chi2")
     if chi2 is None:
         return []
@@ -51,10 +53,17 @@ def of_misfit(diagnostics: dict[str, Any], factors: Sequence[tuple[Model, Tensor
     )
     slack = ERRORS * math.sqrt(2 / max(values, 1))
     low, high = min(MISFIT[0] ** 2, 1 - slack), max(MISFIT[1] ** 2, 1 + slack)
-    bad = [v for v in _numbers(chi2) if not low <= v <= high]
+    bad = [v for v in _numbers(chi2) if not (believed or low <= v) or not v <= high]
     if not bad:
         return []
     worst = max(bad, key=lambda v: abs(math.log(max(v, 1e-12))) if v == v else math.inf)
+    if worst < low:
+        return [
+            f"the samples fit the measurement more closely than its noise allows "
+            f"({math.sqrt(worst):.3g} of it, where 1 is expected): they follow its noise, or sigma "
+            "is too large; "
+            "check sigma and the units, or take another method"
+        ]
     return [
         f"the samples miss the measurement by {math.sqrt(worst):.3g} of its noise, where 1 is "
         "expected; check sigma, the forward model and the units, or take more steps or another "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 
 def positive(value: float, name: str) -> float:
     """A finite number > 0, else ValueError."""
@@ -35,3 +37,17 @@ def flag(value: bool, name: str) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}")
     return value
+
+
+def usable(device: torch.device | str) -> torch.device:
+    """The device, if torch knows it and this machine has it, else ValueError."""
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"device {device!r} is none of torch: {error}") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {str(found)!r} is not there: torch sees {torch.cuda.device_count()} CUDA "
+            "devices; install a torch built for CUDA and its driver, or pass device='cpu'"
+        )
+    return found

@@ -12,8 +12,12 @@ from forward_models import Classifier, NoisyClassifier
 from priors.training import Optimizer, Step
 from priors.training.recipe import Monitor
 
-from .checks import whole
+from .checks import usable, whole
 from .classifier_training import ClassifierRecipe, ClassifierTraining, Labelled, Levels, Network
+
+_OUTSIDE = 0.5
+"""Share of the images' values that may lie far outside the classifier's data range: units are
+wrong where most do, while data of long tails are not."""
 
 
 def distil(
@@ -59,6 +63,22 @@ def distil(
         )
     if not bool(images.isfinite().all()):
         raise ValueError("images hold values that are not finite; replace them")
+    shape = getattr(classifier, "event_shape", None)
+    if shape is not None and tuple(images.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"images must have the classifier's shape (N, {', '.join(map(str, shape))}), got "
+            f"{tuple(images.shape)}"
+        )
+    low, high = classifier.units.data_range
+    centre, span = (low + high) / 2, high - low
+    outside = float(((images - centre).abs() > span).float().mean())
+    if outside > _OUTSIDE:
+        raise ValueError(
+            f"images must be in the classifier's data range ({low:g}, {high:g}): {outside:.0%} "
+            f"of their values lie over half its length beyond, from {float(images.min()):.4g} to "
+            f"{float(images.max()):.4g}; bring them to it"
+        )
+    device = usable(device)
     plan = optimizer or Optimizer(learning_rate=2e-3, weight_decay=1e-2)
     recipe = ClassifierRecipe(
         Labelled("images"),

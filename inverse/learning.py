@@ -18,7 +18,7 @@ from priors.prior import event_size
 from priors.training import Checkpoint, LogNormal, NoiseLevels, Optimizer, Step, train
 
 from .checkpoint import fingerprint
-from .checks import whole
+from .checks import usable, whole
 from .likelihoods.learned import LearnedLift, probe_value
 from .likelihoods.learned_networks import HTransform, look
 
@@ -95,20 +95,24 @@ def learn(
         raise TypeError(
             f"model must be a ForwardModel p(y | x0), got {type(model).__name__}; time-dependent "
             "models are known at every noise level and need no learning"
-        )
+            + ("; wrap the operator: LinearGaussian(operator, sigma)" if callable(model) else "")
+            + ("; wrap the matrix: LinearGaussian(MatrixOperator(A), sigma)"
+               if isinstance(model, Tensor) else "")
+        )  # fmt: skip
     if not isinstance(levels, NoiseLevels | None):
         raise TypeError(f"levels must be a NoiseLevels density, got {type(levels).__name__}")
     whole(steps, "steps")
     if whole(batch, "batch") < 2:
         raise ValueError("batch must be at least 2: pairs are told from shuffled ones")
-    prior, draw = _source(prior, images, torch.device(device))
+    prior, draw = _source(prior, images, usable(device))
     generator = torch.Generator().manual_seed(seed)
     count = max(64, _MEASURED // event_size(prior.event_shape) // 64)
     x0 = draw(min(count, 1024), generator)
     model = _equivalent(model, x0, generator)
     y = _simulated(model, x0, generator)
     event = tuple(prior.event_shape)
-    widths = widths or ((128, 128, 128) if len(event) == 1 else (32, 64))
+    if widths is None:
+        widths = (128, 128, 128) if len(event) == 1 else (32, 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = HTransform(event, tuple(y.shape[1:]), widths, patch, model.differentiable)

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from typing import Any
 
 from .recipes import Method
 
 
 def read(method: Method, texts: list[str]) -> dict[str, Any]:
-    """KEY=VALUE texts as options of a method; unknown keys are left for it to refuse.
+    """KEY=VALUE texts as options of a method.
 
     Whole numbers, numbers (also as 1e-3 or inf), true and false, names as they are, and several
-    numbers with commas between them, with or without brackets.
+    numbers with commas between them, with or without brackets. Where the default is None a number,
+    a name or None, of which the method takes what it knows.
 
     Raises:
-        ValueError: a text that is not KEY=VALUE, or a value of another kind than the default.
+        TypeError: the name of no option. ValueError: a text that is not KEY=VALUE, or a value of
+            another kind than the default.
     """
     options: dict[str, Any] = {}
     for text in texts:
         name, found, value = (part.strip() for part in text.partition("="))
         if not found or not name:
             raise ValueError(f"--option {text}: expected KEY=VALUE")
-        default = method.options.get(name)
+        method.check_option(name)
+        default = method.options[name]
         try:
             options[name] = _value(value, default)
         except (ValueError, SyntaxError, TypeError, OverflowError):
@@ -45,10 +49,13 @@ def _value(text: str, default: Any) -> Any:
         return tuple(map(_number, parts)) if len(parts) == len(default) else _fail()
     if isinstance(default, str):
         return text.strip("'\"")
+    if text != "None" and re.fullmatch(r"[A-Za-z][\w-]*", text):
+        return _number(text) if text in _NUMBERS else text
     return ast.literal_eval(text)
 
 
 _TRUTH = ("true", "false")
+_NUMBERS = ("inf", "nan")
 
 
 def _number(text: str) -> float:
@@ -64,4 +71,4 @@ def _kind(default: Any) -> str:
     if isinstance(default, tuple):
         return f"{len(default)} numbers"
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a name"}
-    return kinds.get(type(default), "a number or None")
+    return kinds.get(type(default), "a number, a name or None")

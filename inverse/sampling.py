@@ -14,7 +14,7 @@ from priors.prior import event_size
 
 from . import advice
 from .checkpoint import Checkpoint
-from .checks import whole
+from .checks import usable, whole
 from .lift import default_lift
 from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
@@ -99,10 +99,7 @@ def sample(
         raise TypeError(f"callback must be a function of a Step, got {callback!r}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise TypeError(f"dtype must be a torch dtype such as torch.float64, got {dtype!r}")
-    try:
-        device = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"device {device!r} is none of torch: {error}") from None
+    device = usable(device)
     if checkpoint is not None and seed is None:
         raise ValueError("checkpoint needs a seed: a call without one is a new run; give seed=0")
     if sampler is not None and not isinstance(sampler, Sampler | ParticleMethod):
@@ -179,7 +176,9 @@ def sample(
         "seconds": time.perf_counter() - began,
         **measurement_fit(x, factors, weights=weights, measurements=groups),
     }
-    said = [*advice.of_misfit(diagnostics, factors), *advice.of_particles(diagnostics, n // groups)]
+    believed = method is not None and find(method).believes_y
+    said = advice.of_misfit(diagnostics, factors, believed)
+    said += advice.of_particles(diagnostics, n // groups)
     if isinstance(sampler, Sampler):
         said = advice.of_levels(sampler, posterior.unmeasured) + said
     for words in said:

@@ -30,7 +30,7 @@ class LatentPrior(Prior):
             diffusers' AutoencoderKL and VQModel give; called with its own raw latents and range,
             in the dtype of its weights. It is used as it is; `load` gives it in evaluation mode.
         image_shape: shape of one image; by default from the autoencoder's config where it is one of
-            diffusers', else from one trial of `decode`.
+            diffusers', else from one trial of `decode`, which refuses another.
         image_range: what the user's images span; by default autoencoder_range.
         autoencoder_range: what the autoencoder's images span.
         latent_mean, latent_std: what turns z into raw latents, numbers or one value a channel; by
@@ -204,13 +204,17 @@ class LatentPrior(Prior):
             )
 
     def _image_shape(self, stated: tuple[int, ...] | None) -> tuple[int, ...]:
-        if stated is not None:
-            return tuple(int(n) for n in stated)
         config = getattr(self.autoencoder, "config", None) or {}
         if "block_out_channels" in config and "out_channels" in config:
+            if stated is not None:
+                return tuple(int(n) for n in stated)
             factor = 2 ** (len(config["block_out_channels"]) - 1)
             return (int(config["out_channels"]), *(n * factor for n in self.event_shape[1:]))
         raw = self.latent_mean.float().expand(1, *self.event_shape)
+        if isinstance(self.autoencoder, nn.Module):
+            for parameter in self.autoencoder.parameters():
+                raw = raw.to(parameter.device)
+                break
         try:
             with torch.no_grad():
                 x = self._call(self.autoencoder.decode, raw)
@@ -221,7 +225,13 @@ class LatentPrior(Prior):
                 f"{type(self.autoencoder).__name__} does not decode latents of the prior's shape "
                 f"{self.event_shape}: {str(error)[:200]}"
             ) from error
-        return tuple((x if isinstance(x, Tensor) else x.sample).shape[1:])
+        found = tuple((x if isinstance(x, Tensor) else x.sample).shape[1:])
+        if stated is not None and tuple(stated) != found:
+            raise ValueError(
+                f"image_shape is {tuple(stated)}, but {type(self.autoencoder).__name__} decodes "
+                f"latents {self.event_shape} to images {found}; leave image_shape out"
+            )
+        return found
 
 
 def latent_channels(config: Any) -> int | None:

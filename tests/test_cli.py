@@ -147,7 +147,8 @@ def test_options_are_read_by_the_kind_of_their_default():
         ("rho=1e0", 1.0), ("rho= -2", -2.0), ("rho=inf", float("inf")), ("draws=3", 3),
         ("greedy=False", False), ("greedy=true", True), ("stage=(0.4, 0.7)", (0.4, 0.7)),
         ("stage=0.3,1e-1", (0.3, 0.1)), ("stage=[0,1]", (0.0, 1.0)), ("through=norm", "norm"),
-        ("through='norm'", "norm"), ("spread=None", None), ("spread=0.5", 0.5), ("other=1", 1),
+        ("through='norm'", "norm"), ("spread=None", None), ("spread=0.5", 0.5),
+        ("spread=hmc", "hmc"), ("spread='hmc'", "hmc"), ("spread=inf", float("inf")),
     ):  # fmt: skip
         name = text.partition("=")[0]
         read = option_text.read(method, [text])
@@ -158,10 +159,17 @@ def test_options_are_read_by_the_kind_of_their_default():
     for text, words in (
         ("rho=abc", "expected a number, such as rho=1.0"), ("rho=nan", "expected a number"),
         ("draws=2.5", "a whole number"), ("greedy=1", "true or false"), ("rho", "KEY=VALUE"),
-        ("stage=0.4", "2 numbers"), ("spread=__import__('os')", "a number or None"),
+        ("stage=0.4", "2 numbers"), ("spread=__import__('os')", "a number, a name or None"),
+        ("spread=nan", "a number, a name or None"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"--option {re.escape(text)}: .*{words}"):
             option_text.read(method, [text])
+    with pytest.raises(TypeError, match=r"no option 'spraed'; known: .*did you mean.*spread"):
+        option_text.read(method, ["spraed=__import__('os')"])
+    assert option_text.read(find("daps"), ["inner=hmc", "length=3"]) == {
+        "inner": "hmc",
+        "length": 3,
+    }
 
 
 class TestSample:

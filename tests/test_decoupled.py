@@ -330,6 +330,8 @@ def test_options_are_checked():
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
+        ("daps", {"ode_steps": 0}, "ode_steps must be an integer >= 1"),
+        ("pnp-dm", {"sde_steps": 0}, "sde_steps must be an integer >= 1"),
         ("daps", {"length": -5}, "length must be an integer"),
         ("pnp-dm", {"length": 3}, "the draw is exact here"),
         ("daps", {"sde": True, "length": 5}, "no `inner` or `length`"),

@@ -109,7 +109,7 @@ def test_an_interrupted_distillation_goes_on_bit_for_bit_and_knows_its_teacher(t
     for a, b in zip(whole.network.parameters(), again.network.parameters(), strict=True):
         assert torch.equal(a, b)
     other = fm.ConvClassifier(2, (8,), (1, 4, 4)).eval()
-    with pytest.raises(ValueError, match="data was"):
+    with pytest.raises(ValueError, match="data differs"):
         run(fm.Classifier(other, 2, (1, 4, 4)), checkpoint=tmp_path)
     with pytest.raises(ValueError, match="holds a run of other settings: levels"):
         run(checkpoint=tmp_path, levels=Levels("log-normal", (0.2, 6.0)))
@@ -125,6 +125,10 @@ def test_what_cannot_teach_is_refused():
         inverse.distil(teacher(), images[:, 0])
     with pytest.raises(ValueError, match="not finite"):
         inverse.distil(teacher(), images / 0)
+    with pytest.raises(ValueError, match=r"images must have the classifier's shape \(N, 1, 4, 4\)"):
+        inverse.distil(teacher(), torch.rand(4, 1, 4, 3))
+    with pytest.raises(ValueError, match="images must be in the classifier's data range"):
+        inverse.distil(teacher(), 200 * images)
     with pytest.raises(ValueError, match="needs noisy: true"):
         ClassifierRecipe(Labelled("x"), Network(2), 10, noisy=False, teacher="digits")
 

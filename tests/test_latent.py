@@ -366,9 +366,12 @@ def test_bad_arguments_are_named():
         LatentPrior(gaussian, toy, latent_mean=torch.zeros(3))
     with pytest.raises(ValueError, match="low < high"):
         LatentPrior(gaussian, toy, image_range=(1, 0))
-    prior = LatentPrior(gaussian, toy, image_shape=(1, 3, 3))
-    with pytest.raises(ValueError, match=r"to images \(2, 1, 2, 3\), expected \(2, 1, 3, 3\)"):
-        prior.decode(torch.zeros(2, *LATENT))
+    with pytest.raises(ValueError, match=r"image_shape is \(1, 3, 3\), but .* images \(1, 2, 3\)"):
+        LatentPrior(gaussian, toy, image_shape=(1, 3, 3))
+    assert LatentPrior(gaussian, toy, image_shape=(1, 2, 3)).image_shape == (1, 2, 3)
+    stated = LatentPrior(Gaussian(torch.zeros(4, 4, 4), 1.0), tiny_kl(), image_shape=(3, 9, 9))
+    with pytest.raises(ValueError, match=r"to images \(2, .*, expected \(2, 3, 9, 9\)"):
+        stated.decode(torch.zeros(2, 4, 4, 4))
     prior = LatentPrior(gaussian, toy)
     with pytest.raises(ValueError, match="x must be images"):
         prior.encode(torch.zeros(2, *LATENT))

@@ -385,6 +385,14 @@ def test_settings_that_mean_nothing_are_refused():
     prior, model = mixture(), projection()
     with pytest.raises(TypeError, match="prior must be a Prior"):
         inverse.learn(model, model)
+    with pytest.raises(TypeError, match=r"wrap the operator: LinearGaussian\(operator, sigma\)"):
+        inverse.learn(prior, model.operator)
+    with pytest.raises(TypeError, match=r"wrap the matrix: LinearGaussian\(MatrixOperator\(A\)"):
+        inverse.learn(prior, torch.ones(1, 2))
+    with pytest.raises(ValueError, match="widths must be positive integers"):
+        inverse.learn(prior, model, widths=())
+    with pytest.raises(ValueError, match="device 'cuda:99' is not there"):
+        inverse.learn(prior, model, device="cuda:99")
     with pytest.raises(TypeError, match="known at every noise level"):
         inverse.learn(prior, Component(prior))
     with pytest.raises(ValueError, match="has no exact draws: pass images"):

@@ -37,7 +37,8 @@ class Simulator(Operator):
         f: the function.
         event_shape: shape of one image.
         measurement_shape: shape of one measurement; default what f returns.
-        differentiable: whether autograd may differentiate f.
+        differentiable: whether autograd may differentiate f. False where f rounds, counts or
+            looks up, whose gradient is zero though f is not constant.
         batched: whether f takes a batch.
         interface: "torch" or "numpy".
         field: whether images are "real" or "complex".
@@ -48,8 +49,8 @@ class Simulator(Operator):
         TypeError: f is not callable, or returns another type or precision.
         ValueError: an unknown interface or field; an output of another shape, NaN or infinite,
             that changes from call to call or with the other images of the batch; f changes its
-            input; a differentiable f whose output has no gradient, or NumPy with
-            differentiable=True.
+            input; a differentiable f whose output has no gradient, or one that is exactly zero at
+            all trial images; NumPy with differentiable=True.
     """
 
     def __init__(
@@ -130,11 +131,21 @@ class Simulator(Operator):
             y = self._apply(leaf)
             gradient = None
             if y.requires_grad:
-                (gradient,) = torch.autograd.grad(y.abs().sum(), leaf, allow_unused=True)
+                # At random: a sum may be constant where f is not.
+                generator = torch.Generator().manual_seed(1)
+                seen = torch.view_as_real(y) if y.is_complex() else y
+                weight = torch.randn(seen.shape, generator=generator).to(seen)
+                (gradient,) = torch.autograd.grad((weight * seen).sum(), leaf, allow_unused=True)
         if gradient is None:
             raise ValueError(
                 "autograd finds no way from f(x) back to x: f detaches it or leaves torch; pass "
                 "differentiable=False, or write f in torch operations"
+            )
+        if not bool(gradient.any()):
+            raise ValueError(
+                "the gradient of f is exactly zero at all trial images, as where f rounds or "
+                "counts, so a method that follows it would never see y: pass differentiable=False, "
+                "or trial= with images at which f is not flat"
             )
 
     def _apply(self, x: Tensor) -> Tensor:
@@ -187,7 +198,9 @@ def from_simulator(
     """The forward model of a simulator f and the noise of its recording: p(y | x0) = p(y | f(x0)).
 
     The arguments are those of `Simulator`, and `noise` any noise model: for example
-    `from_simulator(f, Gaussian(0.05), (1, 64, 64))`. Raises as `Simulator` and `Observation`.
+    `from_simulator(f, Gaussian(0.05), (1, 64, 64))`. Pass `differentiable=False` where autograd
+    does not see through f or its gradient is zero, as where f rounds. Raises as `Simulator` and
+    `Observation`.
     """
     operator = Simulator(
         f, event_shape, measurement_shape, differentiable,

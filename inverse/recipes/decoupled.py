@@ -246,6 +246,7 @@ DECOUPLED = (
         jacobian=False,
         cost="1 network call a step, and `iterations` gradients of p(y | x0)",
         exact_when="never; a point estimate with spread, which fits the noise, too",
+        believes_y=True,
         paper="Li et al. 2024, Decoupled Data Consistency with Diffusion Purification for Image "
         "Restoration, https://arxiv.org/abs/2403.06054",
         steps=50,

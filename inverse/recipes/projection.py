@@ -98,6 +98,7 @@ PROJECTION = (
         jacobian=False,
         cost="2 network calls a step",
         exact_when=NEVER,
+        believes_y=True,
         paper="Song et al. 2021, Score-Based Generative Modeling through SDEs, "
         "https://arxiv.org/abs/2011.13456",
         steps=1000,
@@ -114,6 +115,7 @@ PROJECTION = (
         jacobian=False,
         cost="2 network calls a step",
         exact_when=NEVER,
+        believes_y=True,
         paper="Song et al. 2022, Solving Inverse Problems in Medical Imaging with Score-Based "
         "Generative Models, https://arxiv.org/abs/2111.08005",
         steps=1000,
@@ -133,6 +135,7 @@ PROJECTION = (
         jacobian=False,
         cost="1 network call a step",
         exact_when=NEVER,
+        believes_y=True,
         paper="Choi et al. 2021, ILVR: Conditioning Method for Denoising Diffusion Probabilistic "
         "Models, https://arxiv.org/abs/2108.02938",
         steps=250,
@@ -148,6 +151,7 @@ PROJECTION = (
         jacobian=False,
         cost="1 network call a step, each taken `repeats` times",
         exact_when=NEVER,
+        believes_y=True,
         paper="Lugmayr et al. 2022, RePaint: Inpainting using Denoising Diffusion Probabilistic "
         "Models, https://arxiv.org/abs/2201.09865",
         steps=250,
@@ -163,6 +167,7 @@ PROJECTION = (
         jacobian=True,
         cost="1 network call and 1 vector-Jacobian product a step",
         exact_when=NEVER,
+        believes_y=True,
         paper="Chung et al. 2022, Improving Diffusion Models for Inverse Problems using Manifold "
         "Constraints, https://arxiv.org/abs/2206.00941",
         steps=1000,

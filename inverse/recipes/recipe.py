@@ -55,6 +55,7 @@ class Method:
         deviates: where its defaults, or its sampler, are not those of the paper.
         own_sampler: whether its constants are sizes of its own sampler's steps, so that its
             likelihood is no score that another sampler could follow.
+        believes_y: whether its samples are to fit y, noise and all.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Method:
     build: Callable[..., Recipe]
     deviates: str = ""
     own_sampler: bool = False
+    believes_y: bool = False
 
     def __repr__(self) -> str:
         jacobian = ", jacobian" if self.jacobian else ""
@@ -89,11 +91,15 @@ class Method:
     def recipe(self, posterior: Posterior, steps: int, **options: Any) -> Recipe:
         """The recipe for this posterior; an unknown option is refused with the known ones."""
         for name in options:
-            if name not in self.options:
-                hint = did_you_mean(name, self.options)
-                known = ", ".join(f"{k}={v!r}" for k, v in self.options.items()) or "none"
-                raise TypeError(f"{self.name} has no option {name!r}; known: {known}{hint}")
+            self.check_option(name)
         return self.build(posterior, steps, **options)
+
+    def check_option(self, name: str) -> None:
+        """Refuse the name of no option with the known ones, by TypeError."""
+        if name not in self.options:
+            hint = did_you_mean(name, self.options)
+            known = ", ".join(f"{k}={v!r}" for k, v in self.options.items()) or "none"
+            raise TypeError(f"{self.name} has no option {name!r}; known: {known}{hint}")
 
 
 def moving(posterior: Posterior) -> str | None:

@@ -90,6 +90,7 @@ SPLITTING = (
         jacobian=False,
         cost="1 network call a step",
         exact_when="never; y is believed, noise and all",
+        believes_y=True,
         paper="Wang, Yu and Zhang 2023, Zero-Shot Image Restoration Using Denoising Diffusion "
         "Null-Space Model, https://arxiv.org/abs/2212.00490",
         steps=100,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,25 @@ def _unfit(found: dict[str, torch.Size], expected: dict[str, torch.Size]) -> str
 
 
 def _difference(theirs: Any, ours: Any) -> str:
-    """The settings that differ, as 'name was a, is b'; one that is missing counts as None."""
+    """The settings that differ, as 'name was a, is b'; one that is missing counts as None.
+
+    Those that follow from others or are digests come last and by the name of their group alone.
+    """
     there, here = _flat(theirs), _flat(ours)
     keys = sorted(k for k in there.keys() | here.keys() if there.get(k) != here.get(k))
-    parts = [f"{k} was {there.get(k)!r:.60}, is {here.get(k)!r:.60}" for k in keys[:4]]
-    return "; ".join(parts) + (f"; and {len(keys) - 4} more" if len(keys) > 4 else "")
+    plain = [k for k in keys if not _derived(k, there.get(k), here.get(k))]
+    parts = [f"{k} was {there.get(k)!r:.60}, is {here.get(k)!r:.60}" for k in plain[:4]]
+    if len(plain) > 4:
+        parts.append(f"and {len(plain) - 4} more")
+    named = {k.partition(".")[0] for k in plain}
+    groups = dict.fromkeys(k.partition(".")[0] for k in keys if k not in plain)
+    return "; ".join(parts + [f"{group} differs" for group in groups if group not in named])
+
+
+def _derived(key: str, *values: Any) -> bool:
+    """Whether a setting is a private number, or a digest."""
+    private = any(part.startswith("_") for part in key.split("."))
+    return private or any(isinstance(v, str) and re.fullmatch("[0-9a-f]{64}", v) for v in values)
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
