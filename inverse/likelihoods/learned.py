@@ -73,7 +73,8 @@ class LearnedLift:
     """A lift for one forward model under one prior: `inverse.condition(prior, model, y, lift=...)`.
 
     Made by `inverse.learn` or `inverse.load_learned`; any measurement of that model will do.
-    Time-dependent models, such as noise-conditional classifiers, stay exact beside it.
+    Time-dependent models, such as noise-conditional classifiers, stay exact beside it. The forward
+    model is checked; the prior, which a lift does not see, is the caller's to keep.
 
     Attributes:
         networks: the trained networks.
