@@ -51,13 +51,14 @@ from inverse.likelihoods import (
     Likelihood,
     Moments,
     NormalizedPlugIn,
+    Tabulated,
     Tweedie,
 )
 from inverse.particles import TwistedFilter
 from inverse.posterior import Lift, Posterior
 from inverse.recipes import find
 from inverse.samplers import Ancestral
-from priors import Prior, Schedule
+from priors import Prior, Schedule, geometric
 
 N, STEPS = 1000, 100
 
@@ -154,6 +155,24 @@ def named(name: str, n: int = N, **options: bool) -> Callable[[Problem], Drawn]:
         return drawn(sample, p.prior)
 
     return run
+
+
+def tabulated(p: Problem) -> Drawn:
+    """optimal-covariance, of two calls a step, with a table of the prior's error on 1000 draws."""
+    generator = torch.Generator().manual_seed(p.seed)
+    images = p.prior.mixture.sample(1000, generator)
+    grid = geometric(20, p.prior.sigma_range)[:-1].flip(0)
+    table = Tabulated.measure(p.prior, grid, images, generator=generator)
+
+    def sample(prior: Prior) -> tuple[Tensor, None]:
+        posterior = inverse.condition(prior, p.model, p.y)
+        steps = STEPS // 2
+        name = "optimal-covariance"
+        return inverse.sample(
+            posterior, N, method=name, steps=steps, seed=p.seed, table=table
+        ).x, None
+
+    return drawn(sample, p.prior)
 
 
 def walked(  # type: ignore[no-untyped-def]
@@ -255,6 +274,7 @@ def all_methods() -> dict[str, Entry]:
         **{f"reference: {name}": run for name, run in (REFERENCE | OTHER_STEPS).items()},
         **{f"inverse {name}": named(name) for name in able},
         **{f"inverse {name}, absorbed": named(name, absorb=True) for name in ("mmps", "tds")},
+        "inverse optimal-covariance": tabulated,
         "inverse tds, 4000 particles": named("tds", 4 * N),
     }  # fmt: skip
     return {name: Entry(run, {}) for name, run in known.items()}

@@ -238,7 +238,7 @@ def _recipe(
         levels = geometric(steps or 100, posterior.sigma_range)
         return "own lift", Recipe(posterior, Multistep(levels))
     method = choose(posterior) if name is None else find(name)
-    why = method.refusal(posterior)
+    why = method.refusal(posterior, **options)
     if why is not None:
         able = [m.name for m in methods(posterior)]
         raise ValueError(f"method {method.name!r} cannot sample this posterior: {why}. "

@@ -507,6 +507,15 @@ def test_mmps_takes_the_iterations_of_its_paper():
         find("mmps").recipe(posterior, 10, iterations=0)
 
 
+def test_a_network_is_sampled_by_optimal_covariance_with_a_table_alone():
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(AsNetwork(prior), model, y)
+    samples = inverse.sample(posterior, 2, method="optimal-covariance", steps=3, table=TABLE)
+    assert samples.x.shape == (2, 6)
+    with pytest.raises(ValueError, match=r"no exact draws .* pass table=likelihoods.Tabulated"):
+        inverse.sample(posterior, 2, method="optimal-covariance", steps=3)
+
+
 def test_the_table_of_errors_ends_at_the_threshold():
     prior, model, y, _ = problem()
     recipe = find("optimal-covariance").recipe(

@@ -107,12 +107,12 @@ def _tabulated(
     return Recipe(posterior.lifted(lift), Heun(levels))
 
 
-def _drawable(posterior: Posterior) -> str | None:
-    if not hasattr(posterior.prior, "sample"):
+def _drawable(posterior: Posterior, table: Tabulated | None = None) -> str | None:
+    if table is None and not hasattr(posterior.prior, "sample"):
         return (
             f"{type(posterior.prior).__name__} has no exact draws to measure its denoising error "
-            "on; measure a table on images and lift the posterior with it: GaussianLift(model, y, "
-            "Tabulated.measure(prior, levels, images, generator=...))"
+            "on; measure it on images and pass table=likelihoods.Tabulated.measure(prior, levels, "
+            "images, generator=...)"
         )
     return applies.linear(posterior)
 
@@ -209,7 +209,7 @@ GAUSSIAN = (
         name="optimal-covariance",
         family="guidance",
         asks="adjoint",
-        needs="linear-Gaussian factors; a prior with exact draws, or a table of its error",
+        needs="linear-Gaussian factors; a prior with exact draws, or `table`, its error on images",
         jacobian=True,
         cost="2 network calls and 2 vector-Jacobian products a step",
         exact_when="the prior is Gaussian with covariance scale^2 I",

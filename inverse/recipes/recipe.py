@@ -50,7 +50,7 @@ class Method:
         exact_when: where its samples follow the posterior, as steps (and particles) grow.
         paper: title and address.
         steps: the default number of noise levels, or of an optimiser's steps.
-        applies: why it cannot sample a posterior, or None.
+        applies: why it cannot sample a posterior, or None; given the options that it names, too.
         build: (posterior, steps, **options) -> Recipe; its keyword arguments are the options.
         deviates: where its defaults, or its sampler, are not those of the paper.
         own_sampler: whether its constants are sizes of its own sampler's steps, so that its
@@ -67,7 +67,7 @@ class Method:
     exact_when: str
     paper: str
     steps: int
-    applies: Callable[[Posterior], str | None]
+    applies: Callable[..., str | None]
     build: Callable[..., Recipe]
     deviates: str = ""
     own_sampler: bool = False
@@ -84,9 +84,11 @@ class Method:
         parameters = inspect.signature(self.build).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def refusal(self, posterior: Posterior) -> str | None:
-        """Why this method cannot sample this posterior, or None."""
-        return moving(posterior) or self.applies(posterior)
+    def refusal(self, posterior: Posterior, **options: Any) -> str | None:
+        """Why this method, with these options, cannot sample this posterior, or None."""
+        asked = inspect.signature(self.applies).parameters
+        matter = {k: v for k, v in options.items() if k in asked}
+        return moving(posterior) or self.applies(posterior, **matter)
 
     def recipe(self, posterior: Posterior, steps: int, **options: Any) -> Recipe:
         """The recipe for this posterior; an unknown option is refused with the known ones."""
