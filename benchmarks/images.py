@@ -5,7 +5,8 @@
 Small: one picture of each problem, 4 samples at 100 network calls a sample for digits, 2 at 30 for
 the others; full: three pictures, 8 samples, 200 calls. Each method takes as many steps as spend the
 calls (methods that need more for a single step, or 20 Jacobian products a step, are left out), its
-other defaults as they are. Peers (deepinv, azula, where they are installed) run wherever their
+other defaults as they are; optimal-covariance, a table of the prior's error, whose calls do not
+count. Peers (deepinv, azula, where they are installed) run wherever their
 method applies, with the same network, measurement and number of calls; where it does not, the row
 says why.
 
@@ -31,7 +32,7 @@ from typing import Any
 
 import peers_images
 import torch
-from images_problems import LABELS, ImageProblem, prior_of, problem
+from images_problems import LABELS, ImageProblem, error_table, prior_of, problem
 from mixture import affordable
 from peers_mixture import libraries
 from peers_task import InapplicableError
@@ -78,18 +79,19 @@ def figures(problem: ImageProblem, samples: Samples) -> dict[str, float]:
 def ours(name: str, problem: ImageProblem, calls: int, n: int, seed: int) -> dict[str, Any]:
     posterior = inverse.condition(prior_of(problem.prior), problem.model, problem.y)
     method = find(name)
-    why = method.refusal(posterior)
+    options = {"table": error_table(problem.prior)} if name == "optimal-covariance" else {}
+    why = method.refusal(posterior, **options)
     if why is not None:
         return {"refused": why}
-    steps = affordable(method, posterior, calls)
+    steps = affordable(method, posterior, calls, **options)
     if steps is None:
         return {"refused": f"one step takes more than {calls} network calls"}
-    walked = method.recipe(posterior, steps).prior
+    walked = method.recipe(posterior, steps, **options).prior
     products = walked.cost.products if isinstance(walked, Posterior) else 0
     if products > PRODUCTS:
         return {"refused": f"{products} vector-Jacobian products a step"}
     start = time.process_time()
-    samples = inverse.sample(posterior, n, method=name, steps=steps, seed=seed)
+    samples = inverse.sample(posterior, n, method=name, steps=steps, seed=seed, **options)
     spent = {k: samples.diagnostics[k] for k in ("network_calls", "jacobian_products")}
     seconds = time.process_time() - start
     return {**figures(problem, samples), "steps": steps, **spent, "seconds": seconds}

@@ -37,6 +37,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from mixture_problem import Clock, ExactPosterior, Problem, problem
@@ -120,18 +121,20 @@ def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) ->
     )
 
 
-def affordable(method: inverse.Method, posterior: Posterior, budget: int = STEPS) -> int | None:
+def affordable(
+    method: inverse.Method, posterior: Posterior, budget: int = STEPS, **options: Any
+) -> int | None:
     """As many steps as spend `budget` network calls a sample, or a few fewer; None if one does not.
 
     Calls grow with the steps, if not quite in proportion.
     """
-    recipe = method.recipe(posterior, budget)
+    recipe = method.recipe(posterior, budget, **options)
     if recipe.sampler is None:
         return budget
     further = recipe.prior.cost.network_calls if isinstance(recipe.prior, Posterior) else 0
 
     def calls(steps: int) -> int:
-        made: int = method.recipe(posterior, steps).sampler.network_calls  # type: ignore[union-attr]
+        made: int = method.recipe(posterior, steps, **options).sampler.network_calls  # type: ignore[union-attr]
         return made * (1 + further)
 
     steps = max(1, budget * budget // calls(budget))
