@@ -29,7 +29,7 @@ SHOWN = (
     "photographs: deblurring, Gaussian", "photographs: super-resolution x4",
 )  # fmt: skip
 FOLDER = Path(__file__).parent / "results"
-PARTICLES = 16
+PARTICLES = 8
 
 
 def tile(problem: ImageProblem, name: str, budget: int) -> Tensor | str:
