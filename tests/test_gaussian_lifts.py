@@ -373,15 +373,15 @@ def test_a_table_of_few_draws_is_exact_for_an_isotropic_gaussian():
     torch.testing.assert_close(few[small], expected[small], rtol=0.01, atol=0)
 
 
-@pytest.mark.parametrize("jacobian", [True, False])
-def test_optimal_covariance_samples_an_isotropic_gaussian(jacobian):
+@pytest.mark.parametrize(("jacobian", "threshold"), [(True, None), (False, None), (True, 0.2)])
+def test_optimal_covariance_samples_an_isotropic_gaussian(jacobian, threshold):
     g, eye = torch.Generator().manual_seed(0), torch.eye(4)
     prior = priors.Gaussian(torch.tensor([1.0, -1.0, 0.0, 0.5]), 0.8)
     A = torch.randn(2, 4, generator=g)
     model = LinearGaussian(MatrixOperator(A), 0.3)
     posterior = inverse.condition(prior, model, torch.tensor([0.7, -1.2]))
     samples = inverse.sample(
-        posterior, 6000, method="optimal-covariance", seed=7, jacobian=jacobian
+        posterior, 6000, method="optimal-covariance", seed=7, jacobian=jacobian, threshold=threshold
     )
     precision = eye / 0.8 + A.mT @ A / 0.09
     root = torch.linalg.cholesky(precision)
