@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import likelihoods, particles, samplers
+    from . import diagnostics, likelihoods, particles, samplers
     from .distillation import distil
     from .learned_files import load_learned, save_learned
     from .learning import learn
@@ -22,6 +22,7 @@ __all__ = [
     "Posterior",
     "Samples",
     "condition",
+    "diagnostics",
     "distil",
     "learn",
     "likelihoods",
@@ -50,7 +51,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("likelihoods", "particles", "plots", "samplers"):
+    if name in ("diagnostics", "likelihoods", "particles", "plots", "samplers"):
         return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
