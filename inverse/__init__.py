@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import diagnostics, likelihoods, particles, samplers
+    from .diagnostics import Calibration, calibrate
     from .distillation import distil
     from .learned_files import load_learned, save_learned
     from .learning import learn
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from .sampling import sample
 
 __all__ = [
+    "Calibration",
     "Method",
     "Posterior",
     "Samples",
+    "calibrate",
     "condition",
     "diagnostics",
     "distil",
@@ -37,9 +40,11 @@ __all__ = [
 
 # Imported at first use, so that `inverse --help` does not wait for torch.
 _HOME = {
+    "Calibration": "diagnostics",
     "Method": "recipes",
     "Posterior": "posterior",
     "Samples": "result",
+    "calibrate": "diagnostics",
     "condition": "posterior",
     "distil": "distillation",
     "learn": "learning",

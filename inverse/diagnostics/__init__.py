@@ -3,4 +3,24 @@
 Each diagnostic is a figure with its uncertainty and draws its plot.
 """
 
-__all__: list[str] = []
+from .calibration import Calibration, calibrate
+from .coverage import Coverage
+from .quantities import Quantity, View
+from .ranks import Ranks, band, rank, reached
+from .verdict import Evidence
+from .widths import Shift, Width
+
+__all__ = [
+    "Calibration",
+    "Coverage",
+    "Evidence",
+    "Quantity",
+    "Ranks",
+    "Shift",
+    "View",
+    "Width",
+    "band",
+    "calibrate",
+    "rank",
+    "reached",
+]

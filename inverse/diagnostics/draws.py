@@ -1,0 +1,178 @@
+"""Truths and draws of a calibration: from a prior, a method, or a function of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from forward_models import ForwardModel
+from priors import LatentPrior, Prior
+
+from ..posterior import condition
+from ..recipes import choose, find
+from ..result import Samples
+from ..sampling import sample
+from .quantities import private
+from .simulations import SamplerFunction
+
+Draw = Callable[[Tensor, int, Callable[[float], None]], tuple[Tensor, Tensor | None]]
+
+OF_SAMPLE = ("absorb", "sampler", "batch")
+"""Options that are not the method's but `inverse.sample`'s."""
+
+
+def check_problem(
+    prior: Prior,
+    model: ForwardModel,
+    method: str | SamplerFunction | None,
+    steps: int | None,
+    options: dict[str, Any],
+) -> Prior:
+    """Refuse what cannot be calibrated before anything is drawn; the prior, of the model's size."""
+    if not isinstance(prior, Prior):
+        raise TypeError(f"prior must be a priors.Prior, got {type(prior).__name__}")
+    if not isinstance(model, ForwardModel):
+        raise TypeError(
+            f"model must be a forward_models.ForwardModel, which simulates y from a clean image; "
+            f"got {type(model).__name__}"
+        )
+    if callable(method):
+        if options or steps is not None:
+            given = ", ".join([*options, *(["steps"] if steps is not None else [])])
+            raise TypeError(f"{given}: a sampler function of your own takes no options")
+    elif method is not None:
+        known = find(method)
+        for name in options:
+            if name not in OF_SAMPLE:
+                known.check_option(name)
+    shape = model.event_shape
+    if shape is not None and not isinstance(prior, LatentPrior):
+        if not prior.accepts(shape):
+            raise ValueError(
+                f"prior and forward model disagree on the image: the prior takes "
+                f"{tuple(prior.event_shape)}, the forward model {tuple(shape)}"
+            )
+        if tuple(shape) != tuple(prior.event_shape):
+            prior = prior.resized(shape)
+    return prior
+
+
+def draw_truths(
+    prior: Prior,
+    images: Tensor | None,
+    n: int,
+    seed: int,
+    checkpoint: Path | None,
+    device: torch.device,
+) -> tuple[Tensor, str]:
+    """n truths (n, *event) and where they come from."""
+    shape = prior.image_shape if isinstance(prior, LatentPrior) else tuple(prior.event_shape)
+    if images is not None:
+        if not isinstance(images, Tensor) or not images.is_floating_point():
+            kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise TypeError(f"images must be a floating tensor (M, *event), got {kind}")
+        if tuple(images.shape[1:]) != tuple(shape) or len(images) < n:
+            raise ValueError(
+                f"images must be (M, {', '.join(map(str, shape))}) with M >= n = {n}, got "
+                f"{tuple(images.shape)}; choose a smaller n, or cut them to that shape"
+            )
+        chosen = torch.randperm(len(images), generator=private(seed, "images"))[:n]
+        return images[chosen.to(images.device)].to(device), "are given images"
+    exact = getattr(prior, "sample", None)
+    if exact is not None:
+        with torch.no_grad():
+            rows = [exact(1, private(seed, f"truth/{i}")) for i in range(n)]
+        return torch.cat(rows).to(device), "are exact draws of the prior"
+    folder = None if checkpoint is None else checkpoint / "truths"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = sample(prior, n, seed=_seed(seed, "truths"), checkpoint=folder, device=device)
+    return found.x, "are draws by the prior's own sampler, whose faults show as well"
+
+
+def by_method(
+    prior: Prior, model: ForwardModel, draws: int, seed: int, settings: dict[str, Any]
+) -> Draw:
+    """Draws by `inverse.sample`, of all measurements of a block in one run."""
+
+    def draw(
+        y: Tensor, block: int, progress: Callable[[float], None]
+    ) -> tuple[Tensor, Tensor | None]:
+        posterior = condition(prior, model, y)
+        with warnings.catch_warnings():
+            # What these warn of, measurement by measurement, is what the report tells.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            found = sample(
+                posterior, len(y) * draws, seed=_seed(seed, f"draws/{block}"),
+                callback=lambda step: progress(step.index / max(step.total, 1)), **settings,
+            )  # fmt: skip
+        x = found.x.reshape(len(y), draws, *found.x.shape[1:])
+        weights = None if found.weights is None else found.weights.reshape(len(y), draws)
+        return x, weights
+
+    return draw
+
+
+def by_function(function: SamplerFunction, draws: int, seed: int) -> Draw:
+    """Draws by a function of the user's, of one measurement after the other."""
+
+    def draw(
+        y: Tensor, block: int, progress: Callable[[float], None]
+    ) -> tuple[Tensor, Tensor | None]:
+        parts, weights = [], []
+        for p in range(len(y)):
+            found = function(y[p : p + 1], draws, _seed(seed, f"draws/{block}/{p}"))
+            x = found.x if isinstance(found, Samples) else found
+            if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != draws:
+                got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+                raise ValueError(
+                    f"the sampler must give {draws} draws as a tensor ({draws}, *event), got {got}"
+                )
+            parts.append(x)
+            if isinstance(found, Samples) and found.weights is not None:
+                weights.append(found.weights)
+            progress((p + 1) / len(y))
+        return torch.stack(parts), torch.stack(weights) if len(weights) == len(y) else None
+
+    return draw
+
+
+def label_of(
+    method: str | SamplerFunction | None,
+    prior: Prior | None = None,
+    model: ForwardModel | None = None,
+    y: Tensor | None = None,
+    options: dict[str, Any] | None = None,
+) -> str:
+    """The method's name, found by the rule of `inverse.sample` where none is given."""
+    if callable(method):
+        return getattr(method, "__name__", type(method).__name__)
+    options = options or {}
+    sampler = options.get("sampler")
+    if method is None and sampler is None and prior is not None:
+        method = choose(condition(prior, model, y)).name  # type: ignore[arg-type]
+    name = method or type(sampler).__name__
+    if method is not None and sampler is not None:
+        name = f"{name} by {type(sampler).__name__}"
+    return f"{name}, absorbed" if options.get("absorb") else name
+
+
+@torch.no_grad()
+def probe(prior: Prior, truths: Tensor, y: Tensor) -> Tensor:
+    """What tells one problem from another: a truth, its measurement, the prior in the middle."""
+    parts = [truths[:1], torch.view_as_real(y) if y.is_complex() else y]
+    if not isinstance(prior, LatentPrior):
+        low, high = prior.sigma_range
+        parts.append(prior.denoise(truths[:1], (low * high) ** 0.5))
+    return torch.cat([part.flatten().double().cpu() for part in parts])
+
+
+def _seed(seed: int, purpose: str) -> int:
+    digest = hashlib.blake2b(f"calibration/{seed}/{purpose}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1

@@ -1,0 +1,169 @@
+"""What the figures of a calibration say, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .ranks import Ranks
+from .widths import Shift, Width
+
+ERRORS = 3.0
+"""Standard errors from which a width or shift is told, once the ranks have shown a fault."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The figures that a verdict rests on.
+
+    Attributes:
+        ranks: of each quantity by name.
+        widths: of each view by name; `near`: the same without the truths far outside all draws.
+        shifts: of single values and projections.
+        far: the share of truths far outside all draws, and the chance of so many.
+        use: how often y is likelier under the truth, and under its draws, than under draws for
+            another measurement; each with its standard error. None where it is not known.
+        visible: the least errors of width that would have been seen, by what, where no test fails;
+            None: none would.
+        level: of false alarms, over all tests together.
+    """
+
+    ranks: Mapping[str, Ranks]
+    widths: Mapping[str, Width]
+    near: Mapping[str, Width]
+    shifts: tuple[Shift, ...]
+    far: tuple[float, float]
+    use: tuple[tuple[float, float], tuple[float, float]] | None
+    visible: Mapping[str, float | None]
+    level: float
+
+    @property
+    def threshold(self) -> float:
+        """p-values below it are faults: `level` shared by the quantities and the share of far
+        truths (Bonferroni)."""
+        return self.level / (len(self.ranks) + 1)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """The names of the tests that fail, least p first."""
+        p = {name: ranks.p_value for name, ranks in self.ranks.items()}
+        p["truths far outside"] = self.far[1]
+        return tuple(sorted((name for name in p if p[name] < self.threshold), key=lambda k: p[k]))
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """What is wrong, in words; empty where no test fails."""
+        if not self.faults:
+            return ()
+        if self._ignored() and self.use is not None:
+            (truth, _), (draws, error) = self.use
+            return (
+                "ignores the data: draws explain their own measurement better than another's in "
+                f"{draws:.2f} +- {error:.2f} of pairs (none: 0.50; truths: {truth:.2f})",
+            )
+        said = self._missing() or self._widths()
+        worst = max(self.shifts, key=lambda s: abs(s.value) / max(s.error, 1e-12), default=None)
+        if worst is not None and abs(worst.value) > (ERRORS + 1) * worst.error:
+            said.append(str(worst))
+        said += self._uneven(said) + self._fit()
+        if not said:
+            first = self.faults[0]
+            said = [f"the ranks of {first} are not uniform"]
+        return tuple(said)
+
+    @property
+    def verdict(self) -> str:
+        """One line: calibrated, or not and why."""
+        if self.faults:
+            return f"not calibrated: {'; '.join(self.findings)}"
+        n = len(next(iter(self.ranks.values())))
+        seen = [
+            f"{100 * error:.0f} % in {what}" if error is not None else f"no size in {what}"
+            for what, error in self.visible.items()
+        ]
+        told = f"; a width error of {' or '.join(seen)} would have been seen" if seen else ""
+        return f"calibrated: no fault found in {n} simulations{told}"
+
+    def summary(self) -> dict[str, Any]:
+        """All of it in numbers and words, for JSON."""
+        ranks = {
+            name: {
+                "D": r.distance, "p": r.p_value, "p_of": r.p_values, "mean_rank": r.mean[0],
+                "mean_rank_error": r.mean[1], "fault": r.p_value < self.threshold,
+            }
+            for name, r in self.ranks.items()
+        }  # fmt: skip
+        return {
+            "verdict": self.verdict,
+            "calibrated": not self.faults,
+            "findings": list(self.findings),
+            "false_alarm_rate": self.level,
+            "p_threshold": self.threshold,
+            "quantities": ranks,
+            "widths": {k: {"ratio": w.value, "error": w.error} for k, w in self.widths.items()},
+            "shifts": {s.label: {"value": s.value, "error": s.error} for s in self.shifts},
+            "truths_far_outside": {"share": self.far[0], "p": self.far[1]},
+            "use_of_data": None if self.use is None else
+            {"truth": list(self.use[0]), "draws": list(self.use[1])},
+            "visible_width_error": dict(self.visible),
+        }  # fmt: skip
+
+    def _ignored(self) -> bool:
+        """Draws no nearer to their own measurement than to another, where the truth is."""
+        if self.use is None:
+            return False
+        (truth, truth_error), (draws, error) = self.use
+        used, could = draws - 0.5, truth - 0.5
+        return abs(used) < max(ERRORS * error, 0.05 * could) and could > 5 * max(truth_error, error)
+
+    def _missing(self) -> list[str]:
+        """Truths beyond all draws, while the others have draws of about the right width."""
+        share, chance = self.far
+        if chance >= self.threshold:
+            return []
+        name = max(self.widths, key=lambda k: abs(_log(self.widths[k])))
+        whole, near = self.widths[name], self.near.get(name)
+        if near is None or abs(_log(near)) > abs(_log(whole)) / 3:
+            return []
+        return [
+            f"misses a part of the posterior: {100 * share:.0f} % of the truths lie far outside "
+            f"all draws (and make them {whole}); for the others the width is right within "
+            f"{100 * abs(near.value - 1):.0f} %"
+        ]
+
+    def _widths(self) -> list[str]:
+        order = ["measured", "unmeasured", "values", "projections"]
+        clear = {k: w for k, w in self.widths.items() if abs(w.deviation) > ERRORS}
+        chosen = [k for k in order[:2] if k in clear] or [k for k in order[2:] if k in clear][:1]
+        return [str(clear[k]) for k in sorted(chosen, key=lambda k: -abs(_log(clear[k])))]
+
+    def _uneven(self, said: list[str]) -> list[str]:
+        """Spreads that are wrong, though no width on average is told of their view."""
+        found = []
+        for name in self.faults:
+            view = self.widths.get(name.removeprefix("spread, "))
+            if name.startswith("spread, ") and view and not any(view.words in s for s in said):
+                found.append(
+                    f"the distance of truths from the middle of the draws is not that of the "
+                    f"draws in {view.words} (D = {self.ranks[name].distance:.2f})"
+                )
+        return found
+
+    def _fit(self) -> list[str]:
+        name = next(iter(self.ranks))
+        if name not in self.faults:
+            return []
+        mean, error = self.ranks[name].mean
+        kind = "less" if mean > 0.5 else "more"
+        if abs(mean - 0.5) < ERRORS * error:
+            return []
+        return [
+            f"draws fit y {kind} closely than the truth does (its {name} lies above that of "
+            f"{100 * mean:.0f} % +- {100 * error:.0f} % of them)"
+        ]
+
+
+def _log(width: Width) -> float:
+    return math.log(min(max(width.value, 1e-6), 1e6))
