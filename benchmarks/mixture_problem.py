@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from forward_models import LinearGaussian, MatrixOperator
+from inverse.diagnostics.sliced import Slices
 from priors import Mixture, Prior
 from priors.prior import CovarianceProduct
 
@@ -199,26 +199,11 @@ class SlicedWasserstein:
     """
 
     def __init__(self, other: Tensor, seed: int = 0, slices: int = 500) -> None:
-        source = torch.Generator().manual_seed(seed)
-        directions = torch.randn(slices, other.shape[1], generator=source, dtype=torch.float64)
-        self.directions = directions / directions.norm(dim=1, keepdim=True)
-        self.other = np.sort(self._projected(other), axis=1)
-
-    def _projected(self, x: Tensor) -> np.ndarray:
-        return (self.directions @ x.double().mT).numpy()
+        self.slices = Slices(other, projections=slices, seed=seed)
 
     def __call__(self, x: Tensor, weights: Tensor | None = None) -> float:
         """W1 between x (n, d), weighted (n,) or not, and `other`."""
-        projected, count = self._projected(x), self.other.shape[1]
-        if weights is None and count % len(x) == 0:
-            quantiles = np.repeat(np.sort(projected, axis=1), count // len(x), axis=1)
-            return float(np.abs(quantiles - self.other).mean())
-        w = np.full(len(x), 1 / len(x)) if weights is None else weights.double().numpy()
-        both = np.concatenate([projected, self.other], axis=1)
-        signed = np.concatenate([w, np.full(count, -1 / count)])
-        order = np.argsort(both, axis=1)
-        gap = np.abs(signed[order].cumsum(1)[:, :-1])  # |F - G| between neighbouring points
-        return float((gap * np.diff(np.take_along_axis(both, order, 1), axis=1)).sum(1).mean())
+        return float(self.slices.to(x, weights).w1.mean())
 
 
 def coverage(problem: Problem, x: Tensor, weights: Tensor, level: float = 0.9) -> float:

@@ -1,0 +1,281 @@
+"""The martingale test of a likelihood across noise levels, which needs no truth.
+
+Under *unguided* reverse steps of the prior, from level t to s < t,
+
+    E[p_s(y | x_s) | x_t] = p_t(y | x_t),        E[p(y | x0) | x_t] = p_t(y | x_t) for s = 0,
+
+by the tower rule, for whatever prior. An approximate likelihood p~ that fails this at a pair of
+levels is wrong at one of them; one that holds it at all pairs down to s = 0, where p(y | x0) is
+known, is exact at the states tested. With l = log p~_s(y | x_s) - log p~_t(y | x_t), at each x_t
+
+    bias = log E[exp l | x_t],        zero where the identity holds, in nats,
+    Var[l | x_t],                     what one unguided step adds to the weights of particles.
+
+Papers: Wu et al., "Practical and Asymptotically Exact Conditional Sampling in Diffusion Models",
+2023, https://arxiv.org/abs/2306.17775 (the weights); Doob's h-transform is that p_t(y | x_t).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from priors import Prior, geometric
+
+from ..checks import between, whole
+from ..posterior import Posterior
+from .estimate import Estimate, axes_of, written
+from .reverse import exact_steps, reverse_draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Verdict = Literal["holds", "violated", "unknown"]
+LEAST = 20.0
+"""Draws of equal weight that E[exp l | x_t] must rest on, to be told."""
+KNOWN, FEWEST = 0.9, 8
+"""Share and number of states with a known bias that a verdict takes: those with an unknown one
+are not like the others."""
+ALARM = 1e-3
+"""Chance of a violation among all pairs where there is none."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The identity between two levels.
+
+    Attributes:
+        sigma, below: t and s, data units; s = 0 compares with p(y | x0) itself.
+        bias: mean of the bias over states, nats; negative where p~ is smaller, on average over
+            the draws of x_s, than it was at x_t.
+        violation: root mean square of the bias over states, nats, from products of two
+            independent halves of the draws, so that noise adds nothing to it in expectation.
+        variance: Var[l | x_t], mean over states, nats^2.
+        known: share of the states at which the average rests on at least 20 draws of equal weight.
+        p_value: of both figures together, by Student's t over states.
+        verdict: "unknown" where fewer than 90 % of the states (or 8) are known: then the levels
+            are too far apart for the test; "violated" where the chance of it among all pairs is
+            below 1 in 1000 and the violation above the tolerance; else "holds", which excludes
+            violations above `excluded` alone.
+
+    Errors are standard errors over states; bias and violation are of known states.
+    """
+
+    sigma: float
+    below: float
+    bias: Estimate
+    violation: Estimate
+    variance: Estimate
+    known: float
+    p_value: float
+    verdict: Verdict
+
+    @property
+    def excluded(self) -> float:
+        """Violations above this would probably have been seen, nats."""
+        return self.violation.value + 2 * self.violation.error
+
+
+@dataclass(frozen=True)
+class Martingale:
+    """The martingale test at all pairs of neighbouring levels.
+
+    Attributes:
+        pairs: from the highest level down, the last one to 0.
+        exact_steps: whether draws of x_s given x_t were exact; else small steps of the prior with
+            an error of their own, which `tolerance` has to cover.
+    """
+
+    pairs: tuple[Pair, ...]
+    exact_steps: bool
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest of the pairs: violated, else unknown, else holds."""
+        found = {pair.verdict for pair in self.pairs}
+        return next(v for v in ("violated", "unknown", "holds") if v in found)  # type: ignore[return-value]
+
+    @property
+    def worst(self) -> Pair:
+        """The pair with the largest violation among those known."""
+        known = [pair for pair in self.pairs if pair.verdict != "unknown"]
+        return max(known or self.pairs, key=lambda pair: pair.violation.value)
+
+    def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
+        """Bias and violation by noise level; on axes, or into a picture at a path."""
+        axes = axes_of(to, (5.5, 3.2))
+        colours = {"holds": "#2ca02c", "violated": "#d62728", "unknown": "#999999"}
+        known = [pair for pair in self.pairs if pair.verdict != "unknown"]
+        axes.plot(*zip(*((p.sigma, p.violation.value) for p in known), strict=True) if known
+                  else ((), ()), color="#777777", lw=0.8, label="root mean square")  # fmt: skip
+        for verdict, colour in colours.items():
+            mine = [pair for pair in self.pairs if pair.verdict == verdict]
+            axes.errorbar(
+                [p.sigma for p in mine], [p.bias.value for p in mine],
+                [2 * p.bias.error for p in mine], fmt="o", ms=3.5, color=colour, capsize=2,
+                lw=0.8, label=f"bias ± 2 errors, {verdict}",
+            )  # fmt: skip
+        axes.axhline(0, color="black", lw=0.6)
+        axes.set_xscale("log")
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.set_xlabel("noise level from which one step is taken", fontsize=9)
+        axes.set_ylabel("log ratio bias, nats", fontsize=9)
+        axes.legend(fontsize=7, frameon=False)
+        return written(axes, to)
+
+
+@torch.no_grad()
+def martingale(
+    posterior: Posterior,
+    x0: Tensor,
+    levels: Tensor | Sequence[float] | None = None,
+    *,
+    draws: int = 256,
+    refine: int = 3,
+    substeps: int = 8,
+    tolerance: float = 0.01,
+    seed: int = 0,
+    batch: int = 2**14,
+) -> Martingale:
+    """Test a posterior's likelihood by the martingale identity, around given clean images.
+
+    The identity is tested at x_t = x0 + t eps; it holds for exact likelihoods at any of them, so
+    x0 may come from anywhere: draws of the prior show what a sampler meets at first, samples of the
+    posterior what it meets later.
+
+    Exact for exact likelihoods, up to chance, under Gaussian, Mixture and Empirical priors, whose
+    reverse steps are drawn without error. It cannot see mass that no draw of x_s found, and says
+    "unknown" where few draws carry the average. A likelihood whose every level is off by one
+    common factor is only seen at the last pair, which compares with p(y | x0). `Absorbed`
+    likelihoods fail below their threshold: they stand for another martingale, forward in noise.
+
+    Args:
+        posterior: from `inverse.condition`, with the lift in question; of one measurement.
+        x0: (n, *event), clean images (latents under a LatentPrior), n >= 8.
+        levels: noise levels, falling, data units; by default 24 over the prior's range, geometric.
+            A comparison with 0 follows the last.
+        draws: of x_s at each state, an even number, at least 40.
+        refine: how many times a pair too far apart for the test is halved, in log sigma.
+        substeps: between two levels, for priors without exact steps.
+        tolerance: violations up to this, in nats, are none.
+        seed: of all noise.
+        batch: states in one network call.
+
+    Costs, for each pair and state, 1 + draws evaluations of the likelihood, and for priors without
+    exact steps 2 draws substeps network calls more.
+
+    Raises:
+        TypeError, ValueError: arguments that do not fit.
+    """
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior must be from inverse.condition, got {type(posterior).__name__}")
+    if any(y.shape[0] > 1 for _, y in posterior.factors):
+        raise ValueError("the test is of one measurement; give posterior.paired([i])")
+    prior = posterior.prior
+    prior.check_input(x0)
+    if len(x0) < FEWEST:
+        raise ValueError(f"x0 must hold at least {FEWEST} images, got {len(x0)}")
+    if whole(draws, "draws", least=40) % 2:
+        raise ValueError(f"draws must be even, for two halves, got {draws}")
+    between(tolerance, "tolerance", 0)
+    whole(substeps, "substeps")
+    whole(refine, "refine", least=0)
+    path = _path(prior, levels)
+    source = torch.Generator().manual_seed(seed)
+    found: list[Pair] = []
+    left = [(t, s, refine) for t, s in pairwise([*path, 0.0])]
+    while left:
+        t, s, depth = left.pop(0)
+        eps = torch.randn(x0.shape, generator=source, dtype=torch.float64).to(x0)
+        x = x0 + t * eps
+        ratio = torch.cat([
+            _log_ratios(posterior, part, t, s, draws, substeps, source)
+            for part in x.split(max(1, whole(batch, "batch") // draws))
+        ])  # fmt: skip
+        pair = _pair(t, s, ratio.double().cpu())
+        if pair.verdict == "unknown" and depth > 0:
+            middle = math.sqrt(t * s) if s > 0 else t / 2
+            left[:0] = [(t, middle, depth - 1), (middle, s, depth - 1)]
+        else:
+            found.append(pair)
+    alarm = ALARM / len(found)
+    return Martingale(tuple(_judged(pair, alarm, tolerance) for pair in found), exact_steps(prior))
+
+
+def _path(prior: Prior, levels: Tensor | Sequence[float] | None) -> list[float]:
+    if levels is None:
+        return [float(level) for level in geometric(24, prior.sigma_range)[:-1]]
+    path = [float(level) for level in levels]
+    falling = all(high > low for high, low in pairwise(path))
+    if not path or not falling or path[-1] <= 0 or not math.isfinite(path[0]):
+        raise ValueError(f"levels must be finite, falling and > 0, got {path}")
+    return path
+
+
+def _log_ratios(
+    posterior: Posterior, x: Tensor, t: float, s: float, draws: int, substeps: int,
+    source: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """l, (n, draws), for states x (n, *event)."""
+    many = reverse_draw(posterior.prior, x.repeat_interleave(draws, 0), t, s, source, substeps)
+    after = posterior.log_clean(many) if s == 0 else posterior.log_likelihood(many, s)
+    return after.reshape(len(x), draws) - posterior.log_likelihood(x, t)[:, None]
+
+
+def _pair(t: float, s: float, ratio: Tensor) -> Pair:
+    biases, sizes = zip(*(_log_mean(half) for half in _halves(ratio)), strict=True)
+    known = torch.isfinite(ratio).all(1) & (sizes[0] + sizes[1] >= LEAST)
+    variance = _mean(ratio[torch.isfinite(ratio).all(1)].var(1))
+    first, second = (b[known] for b in biases)
+    bias, square = _mean((first + second) / 2), _mean(first * second)
+    rms = math.sqrt(max(square.value, 0.0))
+    violation = Estimate(rms, math.sqrt(max(square.value, 0.0) + square.error) - rms)
+    count = int(known.sum())
+    share = count / len(ratio)
+    if share < KNOWN or count < FEWEST:
+        return Pair(t, s, bias, violation, variance, share, math.nan, "unknown")
+    p = min(1.0, 2 * min(_student(bias, count, two_sided=True), _student(square, count)))
+    return Pair(t, s, bias, violation, variance, share, p, "holds")
+
+
+def _judged(pair: Pair, alarm: float, tolerance: float) -> Pair:
+    """The pair, "violated" where it was seen to be."""
+    size = max(pair.violation.value, abs(pair.bias.value))
+    seen = pair.verdict == "holds" and pair.p_value < alarm and size > tolerance
+    return replace(pair, verdict="violated") if seen else pair
+
+
+def _halves(ratio: Tensor) -> Iterator[Tensor]:
+    return iter(ratio.chunk(2, 1))
+
+
+def _log_mean(ratio: Tensor) -> tuple[Tensor, Tensor]:
+    """log mean exp of each row, its bias of Var / 2M taken off, and the effective sample size."""
+    M = ratio.shape[1]
+    value = ratio.logsumexp(1) - math.log(M)
+    w = (ratio - value[:, None]).exp()  # of mean 1
+    return value + w.var(1) / (2 * M), M / w.square().mean(1)
+
+
+def _mean(values: Tensor) -> Estimate:
+    """The mean over states and its standard error."""
+    if len(values) < 2:
+        return Estimate(math.nan, math.nan)
+    return Estimate(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
+
+
+def _student(mean: Estimate, count: int, two_sided: bool = False) -> float:
+    """The chance of a mean so far from 0; 1 where nothing varies about 0."""
+    from scipy.stats import t
+
+    if mean.error == 0:
+        return 1.0 if mean.value == 0 else 0.0
+    z = mean.value / mean.error
+    return float(2 * t.sf(abs(z), count - 1) if two_sided else t.sf(z, count - 1))
