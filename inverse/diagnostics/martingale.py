@@ -163,13 +163,13 @@ def martingale(
             A comparison with 0 follows the last.
         draws: of x_s at each state, an even number, at least 40.
         refine: how many times a pair too far apart for the test is halved, in log sigma.
-        substeps: between two levels, for priors without exact steps.
+        substeps: for each halving of the noise, for priors without exact steps.
         tolerance: violations up to this, in nats, are none.
         seed: of all noise.
         batch: states in one network call.
 
     Costs, for each pair and state, 1 + draws evaluations of the likelihood, and for priors without
-    exact steps 2 draws substeps network calls more.
+    exact steps 2 draws substeps log2(t / s) network calls more.
 
     Raises:
         TypeError, ValueError: arguments that do not fit.

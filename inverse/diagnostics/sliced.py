@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,15 +32,16 @@ if TYPE_CHECKING:
 
 
 class Projected(NamedTuple):
-    """A set on P directions: values (P, n) in increasing order, which sample each is, and its
-    weight (P, n), or None where all count alike."""
+    """A set on P directions: values (P, n) in increasing order, which sample each is (None where
+    nobody asked), and its weight (P, n), or None where all count alike."""
 
     values: Tensor
-    rows: Tensor
+    rows: Tensor | None
     weights: Tensor | None
 
     def without(self, dropped: Tensor) -> Projected:
         """The set without the samples marked in `dropped` (n,)."""
+        assert self.rows is not None
         kept = ~dropped[self.rows]
         values, rows = (t[kept].reshape(len(t), -1) for t in (self.values, self.rows))
         if self.weights is None:
@@ -110,20 +112,25 @@ class Slices:
             whole(projections, "projections"), x.shape[1], generator=source, dtype=torch.float64
         )
         self.directions = directions / directions.norm(dim=1, keepdim=True)
-        self.other = self.projected(other, weights)
+        self.other = self.projected(other, weights, rows=True)
 
-    def projected(self, x: Tensor, weights: Tensor | None = None) -> Projected:
-        """Another set on the same directions."""
+    def projected(
+        self, x: Tensor, weights: Tensor | None = None, *, rows: bool = False
+    ) -> Projected:
+        """Another set on the same directions; with `rows` it is known which sample is where."""
         samples = flat(x)
         if samples.shape[1] != self.directions.shape[1]:
             raise ValueError(
                 f"both sets must have as many values a sample, got {samples.shape[1]} and "
                 f"{self.directions.shape[1]}"
             )
-        values, rows = (self.directions @ samples.mT).sort(1)
-        if weights is None:
-            return Projected(values, rows, None)
-        return Projected(values, rows, shares(weights, len(samples))[rows])
+        along = (self.directions @ samples.mT).numpy()
+        if weights is None and not rows:
+            return Projected(torch.from_numpy(np.sort(along, 1)), None, None)
+        order = torch.from_numpy(np.argsort(along, 1))
+        values = torch.from_numpy(along).gather(1, order)
+        w = None if weights is None else shares(weights, len(samples))[order]
+        return Projected(values, order, w)
 
     def to(self, x: Tensor, weights: Tensor | None = None) -> Distances:
         """From the set x (n, *event), weighted (n,) or not, to `other`."""
@@ -189,7 +196,7 @@ def sliced_wasserstein(
     """
     whole(replicates, "replicates")
     slices = Slices(other, other_weights, projections=projections, seed=seed)
-    mine = slices.projected(x, weights)
+    mine = slices.projected(x, weights, rows=True)
     found = distances(mine, slices.other)
     sizes = effective(shares(weights, len(x))), effective(shares(other_weights, len(other)))
     errors = _jackknife(mine, slices.other, whole(groups, "groups", least=2))
