@@ -3,10 +3,10 @@
     python benchmarks/conversion.py [--cells 8,1 8,4 80,2] [--seeds 20] [--draws 100]
 
 The mixture of 25 Gaussians of mixture_problem.py, d values of which m are measured. Relative error
-of the score and error of the log likelihood in nats (`inverse.diagnostics.conversion`), at draws of
-the posterior's path and of the prior's: median and quartiles over the instances. The summary goes
-to benchmarks/results/conversion.json, the picture beside it, where errors below 0.001 are drawn
-there; about three minutes.
+of the score and error of the log likelihood in nats, by `inverse.diagnostics.conversion_errors`, at
+draws of the posterior's path and of the prior's: median and quartiles over the instances. The
+summary goes to benchmarks/results/conversion.json, the picture beside it, where errors below 0.001
+are drawn there; about three minutes.
 
 Likelihoods that are one of these here are left out: LinearisedLift of a linear model is MMPS, the
 plug-in's bound and so TrainingFree with rho = 1 change nothing. The reverse runs take 480 network
@@ -27,7 +27,7 @@ from mixture_problem import Cell, problem
 from mixture_runs import parse_cell
 
 from forward_models import Gaussian, LinearGaussian, Observation
-from inverse.diagnostics.conversion import PATHS, Conversion, conversion
+from inverse.diagnostics.conversion import PATHS, Conversion, conversion_errors
 from inverse.lift import Lift
 from inverse.likelihoods import (
     Absorbed,
@@ -96,7 +96,7 @@ def lifts(prior: Mixture) -> dict[str, Lift]:
 def measured(cell: Cell, seed: int, draws: int) -> Conversion:
     p = problem(cell, seed)
     prior = p.prior.mixture
-    return conversion(prior, p.model, p.y, lifts(prior), SIGMAS, draws=draws, seed=seed)
+    return conversion_errors(prior, p.model, p.y, lifts(prior), SIGMAS, draws=draws, seed=seed)
 
 
 def summary(runs: list[Conversion]) -> dict[str, dict[str, Row]]:

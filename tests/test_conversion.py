@@ -12,7 +12,7 @@ from problems import DOUBLE, problem
 
 import priors
 from forward_models import Gaussian, LinearGaussian, MatrixOperator, from_simulator
-from inverse.diagnostics.conversion import PATHS, conversion
+from inverse.diagnostics.conversion import PATHS, conversion_errors
 from inverse.likelihoods import (
     Absorbed,
     GaussianLift,
@@ -42,7 +42,7 @@ EXACT = {
 def test_exact_lifts_have_no_error_on_gaussian_priors(isotropic):
     prior, model, y, _ = problem(isotropic=isotropic)
     lifts = EXACT | {"isotropic": lambda m, y: GaussianLift(m, y, Isotropic(s=math.sqrt(0.7)))}
-    found = conversion(prior, model, y, lifts, SIGMAS, draws=16)
+    found = conversion_errors(prior, model, y, lifts, SIGMAS, draws=16)
     for error in found.errors:
         exact = error.lift in EXACT or isotropic
         assert (error.score.value < 1e-9) == exact, error
@@ -56,7 +56,7 @@ def test_the_plug_in_has_the_error_of_the_missing_covariance():
     model = LinearGaussian(MatrixOperator(torch.tensor([[a]], dtype=DOUBLE)), math.sqrt(S))
     y = torch.tensor([[0.9]], dtype=DOUBLE)
     plug_in = {"plug-in": lambda m, y: PlugIn(m, y, bounded=False)}
-    found = conversion(prior, model, y, plug_in, SIGMAS, draws=4000)
+    found = conversion_errors(prior, model, y, plug_in, SIGMAS, draws=4000)
     truth = prior.condition(model, y)
     for path in PATHS:
         law = truth if path == "posterior" else prior
@@ -86,7 +86,7 @@ def test_on_a_mixture_each_lift_fails_where_its_assumption_does():
         "plug-in": lambda m, y: PlugIn(m, y, bounded=False),
         "absorbed": lambda m, y: Absorbed(tweedie(m, y)),
     }
-    found = conversion(prior, model, y, lifts, (0.05, 3.0, 10.0), draws=100)
+    found = conversion_errors(prior, model, y, lifts, (0.05, 3.0, 10.0), draws=100)
     low, middle, high = ({name: found.of(name, "posterior")[k] for name in lifts} for k in range(3))
     # Within one component the covariance is 0.3 I; what is absorbed is another path.
     assert low["tweedie"].score.value < 1e-3
@@ -120,7 +120,9 @@ def test_nonlinear_models_of_a_data_set_have_their_exact_likelihood():
             joint = -((x[:, None] - atoms) ** 2).sum(-1) / (2 * sigma**2)
             return torch.logsumexp(joint.log_softmax(1) + model.log_likelihood(y, atoms)[None], 1)
 
-    found = conversion(prior, model, y, {"atoms": lambda m, y: OfAtoms()}, (0.3, 2.0), draws=20)
+    found = conversion_errors(
+        prior, model, y, {"atoms": lambda m, y: OfAtoms()}, (0.3, 2.0), draws=20
+    )
     for error in found.errors:
         assert error.score.value < 1e-8, error
         assert error.log.value < 1e-10, error
@@ -131,7 +133,9 @@ def test_errors_are_the_spread_over_repetitions():
     A = torch.randn(1, 6, generator=torch.Generator().manual_seed(6), dtype=DOUBLE)
     model, y = LinearGaussian(MatrixOperator(A), 0.4), torch.tensor([[0.3]], dtype=DOUBLE)
     runs = [
-        conversion(prior, model, y, {"tweedie": tweedie}, (3.0,), draws=100, seed=seed).errors[0]
+        conversion_errors(
+            prior, model, y, {"tweedie": tweedie}, (3.0,), draws=100, seed=seed
+        ).errors[0]
         for seed in range(60)
     ]
     for figure in ("score", "log"):
@@ -150,7 +154,7 @@ def test_what_cannot_be_evaluated_says_why():
         log_likelihood = shift
 
     lifts = {"silent": lambda m, y: Silent(), "tweedie": tweedie}
-    silent, spoken = conversion(prior, model, y, lifts, (1.0,), draws=4).errors[:2]
+    silent, spoken = conversion_errors(prior, model, y, lifts, (1.0,), draws=4).errors[:2]
     assert math.isnan(silent.score.value)
     assert silent.reason == "RuntimeError: no shift"
     assert spoken.reason == ""
@@ -159,7 +163,7 @@ def test_what_cannot_be_evaluated_says_why():
 def test_the_picture_holds_the_figures(tmp_path):
     prior, model, y, _ = problem()
     plug_in = {"plug-in": lambda m, y: PlugIn(m, y, bounded=False)}
-    found = conversion(prior, model, y, plug_in, SIGMAS, draws=8)
+    found = conversion_errors(prior, model, y, plug_in, SIGMAS, draws=8)
     axes = found.plot(tmp_path / "conversion.png", figure="log", path="prior")
     assert (tmp_path / "conversion.png").read_bytes()[:4] == b"\x89PNG"
     (line, *_), *_ = axes.containers
@@ -172,11 +176,11 @@ def test_refusals():
     prior, model, y, _ = problem()
     lifts = {"tweedie": tweedie}
     with pytest.raises(TypeError, match="no exact posterior"):
-        conversion(AsNetwork(prior), model, y, lifts, SIGMAS)
+        conversion_errors(AsNetwork(prior), model, y, lifts, SIGMAS)
     for bad in ({"lifts": {}}, {"sigmas": ()}):
         with pytest.raises(ValueError, match="at least one"):
-            conversion(prior, model, y, **({"lifts": lifts, "sigmas": SIGMAS} | bad))
+            conversion_errors(prior, model, y, **({"lifts": lifts, "sigmas": SIGMAS} | bad))
     with pytest.raises(ValueError, match="sigma"):
-        conversion(prior, model, y, lifts, (0.0,))
+        conversion_errors(prior, model, y, lifts, (0.0,))
     with pytest.raises(ValueError, match="one measurement"):
-        conversion(prior, model, y.expand(2, -1), lifts, SIGMAS)
+        conversion_errors(prior, model, y.expand(2, -1), lifts, SIGMAS)

@@ -13,7 +13,7 @@ from problems import DOUBLE, Component, problem
 import inverse
 import priors
 from forward_models import LinearGaussian, MatrixOperator
-from inverse.diagnostics.martingale import _log_mean, martingale
+from inverse.diagnostics.martingale import _log_mean, martingale_test
 from inverse.diagnostics.reverse import reverse_draw
 from inverse.likelihoods import GaussianLift, Isotropic, Likelihood, PlugIn, Scaled, Tweedie
 
@@ -82,7 +82,7 @@ def test_exact_likelihoods_hold_down_to_the_clean_image(seed):
     prior = problem()[0]
     posterior = measured(prior, tweedie)
     x0 = prior.condition(*posterior.factors[0]).sample(48, source(seed))
-    found = martingale(posterior, x0, LEVELS, draws=128, seed=seed)
+    found = martingale_test(posterior, x0, LEVELS, draws=128, seed=seed)
     assert found.verdict == "holds"
     assert found.exact_steps
     assert [found.pairs[0].sigma, found.pairs[-1].below] == [8.0, 0.0]
@@ -95,14 +95,14 @@ def test_likelihoods_that_are_given_at_every_level_hold():
     means = 0.5 * torch.randn(3, 6, generator=source(14), dtype=DOUBLE)
     prior = priors.Mixture(means, 0.7, torch.full((3,), 1 / 3, dtype=DOUBLE))
     given = inverse.condition(prior, Component(prior), 1)
-    found = martingale(given, prior.sample(48, source(5)), (4.0, 2.0, 1.0), draws=128)
+    found = martingale_test(given, prior.sample(48, source(5)), (4.0, 2.0, 1.0), draws=128)
     assert found.verdict == "holds"
 
 
 def test_a_network_of_the_same_law_holds_by_small_steps():
     prior = AsNetwork(problem()[0])
     x0 = problem()[0].sample(32, source(6))
-    found = martingale(measured(prior, tweedie), x0, LEVELS, draws=128, tolerance=0.02)
+    found = martingale_test(measured(prior, tweedie), x0, LEVELS, draws=128, tolerance=0.02)
     assert found.verdict == "holds"
     assert not found.exact_steps
 
@@ -119,7 +119,7 @@ FAULTS = {
 def test_faulty_likelihoods_are_caught(name):
     prior = problem()[0]
     x0 = prior.sample(64, source(7))
-    found = martingale(measured(prior, FAULTS[name]), x0, LEVELS, draws=256)
+    found = martingale_test(measured(prior, FAULTS[name]), x0, LEVELS, draws=256)
     assert found.verdict == "violated"
     worst = found.worst
     assert worst.verdict == "violated"
@@ -129,7 +129,7 @@ def test_faulty_likelihoods_are_caught(name):
 def test_a_noise_of_another_size_is_seen_at_the_clean_image_alone():
     """It is the exact likelihood of another model: a martingale, until p(y | x0) is asked."""
     prior = problem()[0]
-    found = martingale(
+    found = martingale_test(
         measured(prior, FAULTS["noise x 1.2"]), prior.sample(64, source(8)), (4.0, 2.0, 1.0),
         draws=256,
     )  # fmt: skip
@@ -140,7 +140,9 @@ def test_a_noise_of_another_size_is_seen_at_the_clean_image_alone():
 def test_a_common_factor_is_the_bias_at_the_clean_image():
     prior = problem()[0]
     lift = lambda m, y: Shifted(tweedie(m, y), 0.3)  # noqa: E731
-    found = martingale(measured(prior, lift), prior.sample(64, source(9)), (1.0, 0.5), draws=256)
+    found = martingale_test(
+        measured(prior, lift), prior.sample(64, source(9)), (1.0, 0.5), draws=256
+    )
     *above, last = found.pairs
     assert all(pair.verdict == "holds" for pair in above)
     assert last.verdict == "violated"
@@ -152,7 +154,7 @@ def test_tmpd_on_a_mixture_is_wrong_where_the_modes_overlap_and_right_below():
     prior = mixture()
     x0 = prior.sample(64, source(10))
     levels = (8.0, 4.0, 0.9, 0.6, 0.4)
-    found = martingale(measured(prior, tweedie), x0, levels, refine=0)
+    found = martingale_test(measured(prior, tweedie), x0, levels, refine=0)
     assert [p.verdict for p in found.pairs[:4]] == ["violated", "unknown", "holds", "holds"]
     assert found.worst.sigma == 8.0
 
@@ -164,7 +166,7 @@ def test_the_variance_of_the_log_ratio_has_its_closed_form():
     y = torch.tensor([[0.8]], dtype=DOUBLE)
     posterior = inverse.condition(prior, model, y, lift=tweedie)
     x0 = torch.full((400, 1), 0.5, dtype=DOUBLE)
-    pair = martingale(posterior, x0, (t, s), draws=400).pairs[0]
+    pair = martingale_test(posterior, x0, (t, s), draws=400).pairs[0]
     ct, cs = (v**2 / (1 + v**2) for v in (t, s))
     tau, v = a**2 * (ct - cs), s2 + a**2 * cs
     r = (0.8 - a * 0.5 / (1 + t**2)) ** 2 + (a * t / (1 + t**2)) ** 2  # E r_t^2 over the noise
@@ -176,11 +178,11 @@ def test_the_variance_of_the_log_ratio_has_its_closed_form():
 def test_levels_too_far_apart_are_unknown_or_halved():
     prior, model, y, x0 = *problem()[:3], problem()[0].sample(16, source(11))
     posterior = inverse.condition(prior, model, y, lift=tweedie)
-    far = martingale(posterior, x0, (2.0, 0.2), refine=0, draws=64)
+    far = martingale_test(posterior, x0, (2.0, 0.2), refine=0, draws=64)
     assert far.pairs[0].verdict == far.verdict == "unknown"
     assert far.pairs[0].known < 0.9
     assert math.isnan(far.pairs[0].p_value)
-    halved = martingale(posterior, x0, (2.0, 0.2), refine=2, draws=64)
+    halved = martingale_test(posterior, x0, (2.0, 0.2), refine=2, draws=64)
     assert len(halved.pairs) > len(far.pairs)
     assert [p.below for p in halved.pairs[:-1]] == [p.sigma for p in halved.pairs[1:]]
 
@@ -197,7 +199,7 @@ def test_the_mean_of_ratios_is_known_by_its_logarithm():
 def test_the_picture_holds_the_pairs(tmp_path):
     prior = problem()[0]
     posterior = measured(prior, FAULTS["isotropic"])
-    found = martingale(posterior, prior.sample(16, source(13)), LEVELS, draws=64)
+    found = martingale_test(posterior, prior.sample(16, source(13)), LEVELS, draws=64)
     found = replace(found, pairs=(*found.pairs, replace(found.pairs[0], verdict="unknown")))
     axes = found.plot(tmp_path / "martingale.png")
     assert (tmp_path / "martingale.png").read_bytes()[:4] == b"\x89PNG"
@@ -223,6 +225,6 @@ def test_the_picture_holds_the_pairs(tmp_path):
 def test_refusals(options, words):
     x0 = options.pop("x0", torch.zeros(9, 6, dtype=DOUBLE))
     with pytest.raises(ValueError, match=words):
-        martingale(measured(problem()[0], tweedie), x0, **options)
+        martingale_test(measured(problem()[0], tweedie), x0, **options)
     with pytest.raises(TypeError, match="condition"):
-        martingale(problem()[0], x0)
+        martingale_test(problem()[0], x0)

@@ -4,23 +4,42 @@ Each diagnostic is a figure with its uncertainty and draws its plot.
 """
 
 from .calibration import Calibration, calibrate
+from .conversion import Conversion, conversion_errors
 from .coverage import Coverage
+from .estimate import Estimate, Null
+from .kernel import KernelDiscrepancy, kernel_discrepancy, kernel_width
+from .martingale import Martingale, martingale_test
+from .modes import ModeWeights, mode_weights
 from .quantities import Quantity, View
 from .ranks import Ranks, band, rank, reached
+from .sliced import SlicedWasserstein, sliced_wasserstein
 from .verdict import Evidence
 from .widths import Shift, Width
 
 __all__ = [
     "Calibration",
+    "Conversion",
     "Coverage",
+    "Estimate",
     "Evidence",
+    "KernelDiscrepancy",
+    "Martingale",
+    "ModeWeights",
+    "Null",
     "Quantity",
     "Ranks",
     "Shift",
+    "SlicedWasserstein",
     "View",
     "Width",
     "band",
     "calibrate",
+    "conversion_errors",
+    "kernel_discrepancy",
+    "kernel_width",
+    "martingale_test",
+    "mode_weights",
     "rank",
     "reached",
+    "sliced_wasserstein",
 ]

@@ -111,7 +111,7 @@ class Conversion:
 
 
 @torch.no_grad()
-def conversion(
+def conversion_errors(
     prior: Prior,
     model: ForwardModel,
     y: Tensor,

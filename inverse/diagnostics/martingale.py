@@ -132,7 +132,7 @@ class Martingale:
 
 
 @torch.no_grad()
-def martingale(
+def martingale_test(
     posterior: Posterior,
     x0: Tensor,
     levels: Tensor | Sequence[float] | None = None,
