@@ -1,4 +1,4 @@
-"""The command line: demo, sample, reconstruct, train, methods.
+"""The command line: demo, sample, reconstruct, calibrate, train, methods.
 
 Parsing needs nothing but the standard library; what the commands do is imported when one runs.
 """
@@ -20,6 +20,10 @@ exit status: 0 done, 1 the run diverged, 2 a bad input (one line on stderr says 
 do), 74 the disk is full, 130 interrupted. Nothing is fetched from the network, unless --prior is
 a hub id (org/name) that the local cache lacks; nothing in a file is executed."""
 
+VERDICT = """\
+The exit status is 0 whatever the verdict; calibration.json holds it. Truths are --images, else
+exact draws where the prior has them, else draws by its own sampler, whose faults show as well."""
+
 HOUNSFIELD = """\
 A prior is in Hounsfield units if its data range starts at -1000 or below. Such a prior takes DICOM
 slices, and with --forward ct its sinogram and --sigma are line integrals of attenuation, without
@@ -35,11 +39,9 @@ SAMPLERS = (
     "spherical", "euler-maruyama", "euler-maruyama-vp", "predictor-corrector", "time-travel",
     "annealed-langevin", "langevin", "mala", "adaptive-ode",
 )  # fmt: skip
-
 GRIDS = ("geometric", "karras", "uniform-alpha", "vp", "sub-vp", "cosine", "flow")
-
 ASKS = ("closed form", "every noise level", "SVD", "adjoint", "gradient", "black box")
-
+CALIBRATION = ("calibration.json", "calibration.png")
 SAVED = ("samples.npy", "mean.npy", "std.npy", "diagnostics.json", "panel.png")
 
 
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _going_on(args: argparse.Namespace) -> str:
     """What the same command would do after an interrupt."""
-    if args.command != "train":
+    if args.command not in ("train", "calibrate"):
         return ""
     from .training_command import saved
 
@@ -86,7 +88,7 @@ def _going_on(args: argparse.Namespace) -> str:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from . import classifier_command, commands, training_command
+    from . import calibrate_command, classifier_command, commands, training_command
     from .classifier_training import ClassifierRecipe
 
     if args.command == "train":
@@ -97,6 +99,7 @@ def _run(args: argparse.Namespace) -> None:
         "demo": commands.run_demo,
         "sample": commands.draw_from_prior,
         "reconstruct": commands.reconstruct,
+        "calibrate": calibrate_command.calibrate,
         "train": training_command.train_prior,
         "methods": commands.list_methods,
     }
@@ -112,11 +115,11 @@ def _check(args: argparse.Namespace) -> None:
 
     if getattr(args, "method", None) is not None:
         find(args.method)
-    for option in ("n", "steps", "batch"):
+    for option in ("n", "draws", "steps", "batch"):
         value = getattr(args, option, None)
         if value is not None and value < 1:
-            dashes = "-" if len(option) == 1 else "--"
-            raise ValueError(f"{dashes}{option} {value}: must be at least 1; choose a larger one")
+            name = f"-{option}" if len(option) == 1 else f"--{option}"
+            raise ValueError(f"{name} {value}: must be at least 1; choose a larger one")
     if not 0 <= args.seed < 2**63:
         raise ValueError(f"--seed {args.seed}: must lie in [0, 2^63); choose another")
     out: Path = args.out
@@ -142,14 +145,11 @@ def _disk_full(error: BaseException | None) -> bool:
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = _Parser(
-        prog="inverse",
+        prog="inverse", epilog=EPILOG, allow_abbrev=False,
         description="Posterior samples from a pretrained diffusion prior and a measurement.",
-        epilog=EPILOG,
-        allow_abbrev=False,
-    )
-    commands = top.add_subparsers(
-        title="commands", required=True, metavar="COMMAND", dest="command"
-    )
+    )  # fmt: skip
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND",
+                                  dest="command")  # fmt: skip
 
     def add(
         name: str, help: str, writes: tuple[str, ...] = (), epilog: str | None = None
@@ -180,6 +180,14 @@ def parser() -> argparse.ArgumentParser:
     _add_measurement(one)
     _add_sampling(one)
 
+    one = add("calibrate", "whether a method's samples follow the posterior, on simulated "
+              "measurements", CALIBRATION, VERDICT)  # fmt: skip
+    _add_forward(one)
+    one.add_argument("--images", type=Path, metavar="FILE|FOLDER", help="truths in place of the "
+                     "prior's draws: .npy of (N, H, W) or (N, C, H, W), or a folder")  # fmt: skip
+    _add_sampling(one, 200, "simulated measurements (200)")
+    one.add_argument("--draws", type=int, default=49, help="of the posterior for each (49)")
+
     _add_training(add("train", "train a prior on your own images, or a classifier",
                       ("model_index.json",), RECIPES))  # fmt: skip
 
@@ -192,7 +200,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_sampling(one: argparse.ArgumentParser) -> None:
+def _add_sampling(
+    one: argparse.ArgumentParser, n: int = 8, of: str = "number of samples, or particles (8)"
+) -> None:
     one.add_argument("--prior", required=True, metavar="NAME|FOLDER", help="bundled, or a folder")
     one.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
                      "prior's images span, where its folder does not say")  # fmt: skip
@@ -206,7 +216,7 @@ def _add_sampling(one: argparse.ArgumentParser) -> None:
                      "adaptive-ode; langevin and mala take as many at the smallest")  # fmt: skip
     one.add_argument("--levels", choices=GRIDS, metavar="NAME", help="of the --sampler: "
                      f"{', '.join(GRIDS)} (geometric)")  # fmt: skip
-    one.add_argument("-n", type=int, default=8, help="number of samples, or particles (8)")
+    one.add_argument("-n", type=int, default=n, help=of)
     one.add_argument("--steps", type=int, help="noise levels; by default the method's")
     one.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes (0)")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER")
@@ -217,13 +227,17 @@ def _add_measurement(one: argparse.ArgumentParser) -> None:
     one.add_argument("input", type=Path, metavar="INPUT", help="the measurement: a picture or "
                      ".npy, for ct a sinogram .npy (angles, detectors). With --simulate a clean "
                      "image; DICOM slices are images and need it")  # fmt: skip
-    one.add_argument("--forward", required=True, choices=("blur", "inpaint", "downsample", "ct"))
-    one.add_argument("--sigma", type=float, required=True, metavar="NOISE", help="standard "
-                     "deviation of the noise, in the unit of the measurement")  # fmt: skip
     one.add_argument("--simulate", action="store_true", help="INPUT is a clean image: measure it "
                      "first, and report how near the answer comes")  # fmt: skip
     one.add_argument("--crop", action="store_true", help="cut the middle out where the size does "
                      "not fit the prior")  # fmt: skip
+    _add_forward(one)
+
+
+def _add_forward(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--forward", required=True, choices=("blur", "inpaint", "downsample", "ct"))
+    one.add_argument("--sigma", type=float, required=True, metavar="NOISE", help="standard "
+                     "deviation of the noise, in the unit of the measurement")  # fmt: skip
     group = one.add_argument_group("forward models")
     group.add_argument("--blur-sigma", type=float, metavar="PIXELS", help="blur: Gaussian kernel")
     group.add_argument("--kernel", type=Path, metavar="FILE", help="blur: kernel, .npy as it is or "
@@ -232,15 +246,15 @@ def _add_measurement(one: argparse.ArgumentParser) -> None:
                        choices=("reflect", "circular", "replicate", "constant"))  # fmt: skip
     group.add_argument("--mask", type=Path, metavar="FILE", help="inpaint: 0 where pixels are "
                        "missing, largest value where they are seen")  # fmt: skip
-    group.add_argument("--keep", type=float, metavar="FRACTION", help="inpaint with --simulate: "
-                       "random pixels seen")  # fmt: skip
+    group.add_argument("--keep", type=float, metavar="FRACTION", help="inpaint with --simulate or "
+                       "calibrate: random pixels seen")  # fmt: skip
     group.add_argument("--factor", type=int, metavar="F", help="downsample: F x F averages")
     group.add_argument("--angles", type=int, metavar="N", help="ct: N even steps over 180 degrees")
     group.add_argument("--angles-file", type=Path, metavar="FILE", help="ct: degrees, .npy or text")
     group.add_argument("--spacing", type=float, metavar="MM", help="ct: pixel and detector spacing "
                        "(the DICOM file's, else 1)")  # fmt: skip
-    group.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="ct: pixels of the "
-                       "image behind a sinogram; by default the prior's")  # fmt: skip
+    group.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="of the image behind "
+                       "a sinogram, or of all of calibrate; by default the prior's")  # fmt: skip
     group.add_argument("--mu-water", type=float, default=0.0193, metavar="MU", help="ct in HU: "
                        "attenuation of water in 1/mm; default 0.0193, as at 70 keV")  # fmt: skip
 

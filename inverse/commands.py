@@ -95,7 +95,7 @@ def draw_from_prior(args: Namespace) -> None:
             raise ValueError(f"{option} {value}: is for drawing a class; leave it out, or add "
                              "--class")  # fmt: skip
     classifier = args.classifier or _own_classifier(args)
-    prior = _load_prior(args, None if classifier else args.label)
+    prior = load_prior(args, None if classifier else args.label)
     if args.method and not classifier:
         raise ValueError(
             f"--method {args.method}: the prior draws class {args.label} by itself; leave it out, "
@@ -112,7 +112,7 @@ def draw_from_prior(args: Namespace) -> None:
 
 def reconstruct(args: Namespace) -> None:
     """Draw from the posterior given a measurement, beside the classical answer to it."""
-    prior = _load_prior(args)
+    prior = load_prior(args)
     if not isinstance(prior, NetworkPrior):
         raise ValueError(
             f"--prior {args.prior}: an analytic prior draws on the command line, and "
@@ -159,7 +159,8 @@ def _own_classifier(args: Namespace) -> str | None:
     return f"{args.prior}-noisy"
 
 
-def _load_prior(args: Namespace, label: int | None = None) -> Prior:
+def load_prior(args: Namespace, label: int | None = None) -> Prior:
+    """The prior that --prior and --data-range name, of images."""
     span = None if args.data_range is None else (args.data_range[0], args.data_range[1])
     try:
         prior = priors.load(args.prior, data_range=span, class_label=label)
@@ -177,13 +178,13 @@ def _load_prior(args: Namespace, label: int | None = None) -> Prior:
 
 def _draw(args: Namespace, target: Prior, method: str | None, label: str) -> Samples:
     """Draw and save; samples that are not finite are refused, not saved."""
-    sampler = _sampler(args, target)
+    sampler = chosen_sampler(args, target)
     steps = args.steps if sampler is None else None
     with progress(label) as show, _warnings_in_one_line():
         samples = inverse.sample(
             target, args.n, method=method, steps=steps, seed=args.seed, sampler=sampler,
             absorb=args.absorb, callback=lambda step: show(step.index, step.total),
-            **_options(args.option, method),
+            **method_options(args.option, method),
         )  # fmt: skip
     bad = int((~samples.x.isfinite()).sum())
     if bad:
@@ -192,7 +193,8 @@ def _draw(args: Namespace, target: Prior, method: str | None, label: str) -> Sam
     return samples
 
 
-def _options(given: list[str], method: str | None) -> dict[str, Any]:
+def method_options(given: list[str], method: str | None) -> dict[str, Any]:
+    """The --option texts, which need a --method."""
     if given and method is None:
         raise ValueError(f"--option {given[0]}: options are of a --method; name it")
     return {} if method is None else option_text.read(find(method), given)
@@ -215,7 +217,8 @@ def _warnings_in_one_line() -> Iterator[None]:
         yield
 
 
-def _sampler(args: Namespace, target: Prior) -> Sampler | None:
+def chosen_sampler(args: Namespace, target: Prior) -> Sampler | None:
+    """The --sampler with its --levels and --steps, if one is named."""
     if args.sampler is not None:
         return named(args.sampler, target, args.steps or 100, args.levels or "geometric")
     if args.levels is not None:

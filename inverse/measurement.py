@@ -1,4 +1,4 @@
-"""The forward model and the measurement that the options of reconstruct describe."""
+"""The forward model and the measurement that the options of a command describe."""
 
 from __future__ import annotations
 
@@ -49,8 +49,7 @@ class Measurement:
 
 def measure(args: Namespace, prior: NetworkPrior) -> Measurement:
     """Read the measurement, or the image and simulate its measurement."""
-    if not 0 < args.sigma < math.inf:
-        raise ValueError(f"--sigma {args.sigma}: the noise must be positive; state a small one")
+    _check_noise(args)
     image = read_image(args.input)
     if image.units == "hounsfield" and not args.simulate:
         raise ValueError(f"{args.input}: a CT slice is an image, no measurement; add --simulate")
@@ -64,6 +63,23 @@ def measure(args: Namespace, prior: NetworkPrior) -> Measurement:
     return Measurement(model, y, shown[0], data[None] if args.simulate else None, span)
 
 
+def forward_model(args: Namespace, prior: Prior) -> LinearGaussian:
+    """The forward model of images of the prior's shape (C, H, W), in the prior's units."""
+    _check_noise(args)
+    hounsfield = in_hounsfield_units(prior)
+    image = Image(torch.zeros(prior.event_shape), "hounsfield" if hounsfield else "raw")
+    known = Namespace(**{**vars(args), "simulate": True})
+    generator = torch.Generator().manual_seed(args.seed)
+    operator = _operator(known, image.data, image, prior, generator)
+    known.simulate = False
+    return _observe(known, operator, operator.apply(image.data[None]), prior, generator)[0]
+
+
+def _check_noise(args: Namespace) -> None:
+    if not 0 < args.sigma < math.inf:
+        raise ValueError(f"--sigma {args.sigma}: the noise must be positive; state a small one")
+
+
 def data_range(prior: Prior) -> tuple[float, float]:
     """What the prior's images span."""
     assert prior.data_range is not None  # a network's prior always states it
@@ -72,7 +88,7 @@ def data_range(prior: Prior) -> tuple[float, float]:
 
 def in_hounsfield_units(prior: Prior) -> bool:
     """A prior whose values start at air's -1000 HU or below is one of CT in Hounsfield units."""
-    return data_range(prior)[0] <= -1000
+    return prior.data_range is not None and prior.data_range[0] <= -1000
 
 
 def centre(image: Tensor, rows: int, columns: int) -> Tensor:
@@ -136,7 +152,7 @@ def _fitted(args: Namespace, data: Tensor, prior: NetworkPrior) -> Tensor:
 
 
 def _operator(
-    args: Namespace, data: Tensor, image: Image, prior: NetworkPrior, generator: torch.Generator
+    args: Namespace, data: Tensor, image: Image, prior: Prior, generator: torch.Generator
 ) -> LinearOperator:
     if args.forward == "blur":
         return Blur(_kernel(args), args.padding)
@@ -185,7 +201,7 @@ def _read_mask(path: Path, size: tuple[int, ...]) -> Tensor:
     return values > 0
 
 
-def _tomography(args: Namespace, data: Tensor, image: Image, prior: NetworkPrior) -> Tomography:
+def _tomography(args: Namespace, data: Tensor, image: Image, prior: Prior) -> Tomography:
     angles = _angles(args)
     if prior.event_shape[0] != 1:
         raise ValueError(f"--prior {args.prior}: ct needs images of one channel; use a CT prior")
@@ -223,7 +239,7 @@ def _observe(
     args: Namespace,
     operator: LinearOperator,
     y: Tensor,
-    prior: NetworkPrior,
+    prior: Prior,
     generator: torch.Generator,
 ) -> tuple[LinearGaussian, Tensor, Tensor]:
     """The model, y linear in the prior's units, and y as measured; y comes in as the input."""

@@ -76,7 +76,8 @@ def _short(args: Namespace) -> training.Recipe:
 
 def saved(out: Path) -> bool:
     """Whether a run for this folder left a state from which the same command goes on."""
-    return (out / ".state" / "state.safetensors").exists()
+    state = out / ".state"
+    return (state / "state.safetensors").exists() or any(state.rglob("batch*.safetensors"))
 
 
 def train_prior(args: Namespace) -> None:

@@ -29,7 +29,7 @@ class Pictures:
 
 def read_data(data: Data, seed: int) -> tuple[list[Tensor], list[Tensor], Span]:
     """Training images, held-out images (perhaps none), and the range of their values."""
-    found = _read(Path(data.path), data.key, data.range)
+    found = read_pictures(Path(data.path), data.key, data.range)
     span = data.range or found.span
     if span is None:
         raise ValueError(
@@ -40,7 +40,7 @@ def read_data(data: Data, seed: int) -> tuple[list[Tensor], list[Tensor], Span]:
     if data.held_out_path is None and data.held_out_key is None:
         return *_split(found, data, seed), span
     path, key = data.held_out_path or data.path, data.held_out_key or data.key
-    other = _read(Path(path), key, data.range)
+    other = read_pictures(Path(path), key, data.range)
     if data.range is None and other.span != span:
         raise ValueError(f"{path}: spans {other.span}, {data.path} {span}; state data.range")
     _check_span(path, other.images, span)
@@ -79,7 +79,8 @@ def _check_span(path: str, images: list[Tensor], span: Span) -> None:
         )
 
 
-def _read(path: Path, key: str | None, span: Span | None) -> Pictures:
+def read_pictures(path: Path, key: str | None = None, span: Span | None = None) -> Pictures:
+    """The images of a folder, or of an array (N, H, W) or (N, C, H, W) in a file."""
     return _from_folder(path) if path.is_dir() else _from_array(path, key, span)
 
 

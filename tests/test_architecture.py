@@ -14,7 +14,7 @@ PACKAGES = ("priors", "forward_models", "inverse")
 OUTER_ROOMS = (
     "inverse.io", "inverse.dicom", "inverse.figures", "inverse.classical", "inverse.demo",
     "inverse.__main__", "inverse.cli", "inverse.commands", "inverse.measurement",
-    "inverse.training_command",
+    "inverse.training_command", "inverse.calibrate_command",
     "inverse.training_data", "inverse.training_watch", "inverse.plots",
     "inverse.classifier_command",
 )  # fmt: skip

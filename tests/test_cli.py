@@ -253,14 +253,14 @@ class TestSample:
             raise ValueError("far enough")
 
         monkeypatch.setattr(commands, "load_classifier", load)
-        monkeypatch.setattr(commands, "_load_prior", lambda args, label: None)
+        monkeypatch.setattr(commands, "load_prior", lambda args, label: None)
         fails(*argv, "digits")
         fails(*argv, "digits-mixture", "--classifier", "digits-noisy")
         assert asked == ["digits-noisy", "digits-noisy"]
         assert not (tmp_path / "o").exists()
 
     def test_a_prior_that_draws_classes_itself_takes_no_method(self, tmp_path, monkeypatch, fails):
-        monkeypatch.setattr(commands, "_load_prior", lambda args, label: None)
+        monkeypatch.setattr(commands, "load_prior", lambda args, label: None)
         text = fails(
             "sample", "--prior", "mine", "--class", 1, "--method", "dps", "--out", tmp_path
         )

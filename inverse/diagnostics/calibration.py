@@ -16,7 +16,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -35,11 +35,7 @@ from .draws import by_function, by_method, check_problem, draw_truths, label_of,
 from .quantities import Quantity, View, private, quantities, views
 from .ranks import TESTS, Ranks, reached
 from .simulations import Experiment, Progress, SamplerFunction
-from .verdict import Evidence
-from .widths import far, outside, shifts, visible, width
-
-LEVEL = 1e-3
-"""False alarms: the chance that exact draws are called not calibrated."""
+from .verdict import Evidence, weigh
 
 POOL = 32
 """Truths that tell which values vary, and of which a reference is chosen where A is not linear."""
@@ -177,9 +173,8 @@ def calibrate(
     fault was found: the verdict says how large an error of width would have shown.
 
     Args:
-        prior: where it has exact draws (`sample`), truths are those. Else they are `images`, or
-            draws by the prior's own sampler (`inverse.sample(prior)`): then the prior meant is the
-            one that the network knows, and faults of its sampler show as well.
+        prior: truths are its exact draws, where it has those (`sample`), else draws by its own
+            sampler (`inverse.sample(prior)`): then faults of that sampler show as well.
         model: p(y | x0), with `simulate`.
         method: a name from `inverse.methods()`, or a function (y (1, *measurement), n, seed) -> n
             draws (n, *event), or `Samples`. By default what `inverse.sample` takes.
@@ -236,50 +231,6 @@ def calibrate(
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
     return Calibration(label, n, draws, seed, origin, evidence, coverage, settings)
-
-
-def weigh(
-    found: Mapping[str, Tensor], names: list[str], seen: tuple[View, ...], seed: int
-) -> tuple[Evidence, dict[str, Coverage]]:
-    """The figures of finished simulations; `found` is what `Experiment.run` gives."""
-    values, weights = found["quantities"], found["weights"]
-    ranks, spreads = {}, {}
-    for k, name in enumerate(names):
-        own = values[:, k]
-        generator = private(seed, f"ranks/{name}")
-        ranks[name] = Ranks.of(own[:, 0], own[:, 1:], generator, weights, name)
-        if name.startswith("spread, "):
-            spreads[name.removeprefix("spread, ")] = own
-    away = torch.stack([far(s) for s in spreads.values()]).any(0)
-    chance = min(1.0, len(spreads) * min(outside(s) for s in spreads.values()))
-    widths, near, moved, coverage = {}, {}, [], {}
-    for view in seen:
-        error, variance = found[f"{view.name}/error"], found[f"{view.name}/variance"]
-        widths[view.name] = width(view, error, variance, weights)
-        if int((~away).sum()) > 1:
-            near[view.name] = width(view, error[~away], variance[~away], weights[~away])
-        if view.name in ("values", "projections"):
-            moved += shifts(view, error, variance)
-        coverage[view.name] = Coverage(found[f"{view.name}/inside"], view.words)
-    use = found["use"]
-    known = use[use.isfinite().all(1)]
-    use_of_data = None
-    if len(known) > 1:
-        of_truth, of_draws = known.mean(0).tolist()
-        truth_error, draws_error = (known.std(0) / math.sqrt(len(known))).tolist()
-        use_of_data = ((of_truth, truth_error), (of_draws, draws_error))
-    evidence = Evidence(
-        ranks, widths, near, tuple(moved), (float(away.double().mean()), chance), use_of_data, {},
-        LEVEL,
-    )  # fmt: skip
-    if not evidence.faults:
-        words = {view.name: view.words for view in seen}
-        least = {
-            words[name]: visible(spread, weights, evidence.threshold, seed)
-            for name, spread in spreads.items()
-        }
-        evidence = replace(evidence, visible=least)
-    return evidence, coverage
 
 
 def _quantities(

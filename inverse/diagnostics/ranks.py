@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -199,6 +199,7 @@ def reached(level: float, n: int) -> float:
     return float(stats.kstwo.isf(between(level, "level", 1e-12, 1 - 1e-12), n))
 
 
+@cache
 def band(n: int, level: float = 0.05, seed: int = 0, points: int = 100) -> tuple[Tensor, ...]:
     """A grid of u (points,), and the bounds (low, high) between which the empirical distribution
     of n uniform ranks stays on all of it with probability 1 - level.

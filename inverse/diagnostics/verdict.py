@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from .coverage import Coverage
+from .quantities import View, private
 from .ranks import Ranks
-from .widths import Shift, Width
+from .widths import Shift, Width, far, outside, shifts, visible, width
+
+LEVEL = 1e-3
+"""False alarms: the chance that exact draws are called not calibrated."""
 
 ERRORS = 3.0
 """Standard errors from which a width or shift is told, once the ranks have shown a fault."""
@@ -165,5 +173,49 @@ class Evidence:
         ]
 
 
-def _log(width: Width) -> float:
-    return math.log(min(max(width.value, 1e-6), 1e6))
+def weigh(
+    found: Mapping[str, Tensor], names: list[str], seen: tuple[View, ...], seed: int
+) -> tuple[Evidence, dict[str, Coverage]]:
+    """The figures of finished simulations; `found` is what `Experiment.run` gives."""
+    values, weights = found["quantities"], found["weights"]
+    ranks, spreads = {}, {}
+    for k, name in enumerate(names):
+        own = values[:, k]
+        generator = private(seed, f"ranks/{name}")
+        ranks[name] = Ranks.of(own[:, 0], own[:, 1:], generator, weights, name)
+        if name.startswith("spread, "):
+            spreads[name.removeprefix("spread, ")] = own
+    away = torch.stack([far(s) for s in spreads.values()]).any(0)
+    chance = min(1.0, len(spreads) * min(outside(s) for s in spreads.values()))
+    widths, near, moved, coverage = {}, {}, [], {}
+    for view in seen:
+        error, variance = found[f"{view.name}/error"], found[f"{view.name}/variance"]
+        widths[view.name] = width(view, error, variance, weights)
+        if int((~away).sum()) > 1:
+            near[view.name] = width(view, error[~away], variance[~away], weights[~away])
+        if view.name in ("values", "projections"):
+            moved += shifts(view, error, variance)
+        coverage[view.name] = Coverage(found[f"{view.name}/inside"], view.words)
+    use = found["use"]
+    known = use[use.isfinite().all(1)]
+    use_of_data = None
+    if len(known) > 1:
+        of_truth, of_draws = known.mean(0).tolist()
+        truth_error, draws_error = (known.std(0) / math.sqrt(len(known))).tolist()
+        use_of_data = ((of_truth, truth_error), (of_draws, draws_error))
+    evidence = Evidence(
+        ranks, widths, near, tuple(moved), (float(away.double().mean()), chance), use_of_data, {},
+        LEVEL,
+    )  # fmt: skip
+    if not evidence.faults:
+        words = {view.name: view.words for view in seen}
+        least = {
+            words[name]: visible(spread, weights, evidence.threshold, seed)
+            for name, spread in spreads.items()
+        }
+        evidence = replace(evidence, visible=least)
+    return evidence, coverage
+
+
+def _log(one: Width) -> float:
+    return math.log(min(max(one.value, 1e-6), 1e6))
