@@ -128,7 +128,7 @@ def of_parts(prior, model, parts):
 
 @pytest.mark.parametrize("problem", [p1, p2, p3, p4])
 def test_the_exact_posterior_is_calibrated(problem):
-    n = 60 if problem is p4 else 150
+    n = 30 if problem is p4 else 120
     found = inverse.calibrate(*problem(), "exact", n=n, seed=1)
     assert found.calibrated, found
     assert found.verdict.startswith(f"calibrated: no fault found in {n} simulations; a width error")
@@ -270,6 +270,24 @@ def test_classes_and_priors_that_only_denoise():
     assert torch.equal(torch_state, torch.get_rng_state())
 
 
+def test_images_behind_latents():
+    class Doubled:
+        def decode(self, z):
+            return 2 * z
+
+    latents = priors.Gaussian(torch.zeros(2, dtype=DOUBLE), 1.0)
+    ends = {"image_range": (-1.0, 1.0), "autoencoder_range": (-1.0, 1.0)}
+    prior = priors.LatentPrior(latents, Doubled(), image_shape=(2,), **ends)
+    model = LinearGaussian(MatrixOperator(torch.tensor([[1.0, 0.5]], dtype=DOUBLE)), 0.3)
+
+    def images(y, n, seed):
+        return exact(priors.Gaussian(torch.zeros(2, dtype=DOUBLE), 4.0), model)(y, n, seed)
+
+    assert inverse.calibrate(prior, model, images, n=60, draws=19).calibrated
+    by_method = inverse.calibrate(prior, model, "latent-daps", n=20, draws=9, steps=5)
+    assert by_method.n == len(by_method.ranks["value [1]"]) == 20
+
+
 def test_given_images_and_quantities_of_ones_own():
     prior, model = p1()
     images = prior.sample(300, rng(5))
@@ -369,6 +387,8 @@ def test_bad_input_is_refused():
         run(prior, model, n=20, quantities={"both": lambda x, y: x})
     with pytest.raises(ValueError, match="49 draws"):
         run(prior, model, lambda y, n, seed: prior.sample(3, rng(seed)))
+    with pytest.raises(ValueError, match="a tensor of torch.float64"):
+        run(prior, model, lambda y, n, seed: prior.sample(n, rng(seed)).float())
     with pytest.raises(FloatingPointError, match="not finite"):
         run(prior, model, lambda y, n, seed: torch.full((n, 2), torch.nan, dtype=DOUBLE))
     with pytest.raises(TypeError, match="callback"):

@@ -72,12 +72,12 @@ def test_the_p_values_are_those_of_scipy():
 
 
 def test_false_alarms_are_as_rare_as_stated():
-    u = uniform(600, 40, seed=3)
+    u = uniform(300, 40, seed=3)
     p = torch.tensor([list(Ranks(row).p_values.values()) for row in u])
     for k in range(len(TESTS)):
         assert stats.kstest(p[:, k].numpy(), "uniform").pvalue > 1e-4, TESTS[k]
     together = torch.tensor([Ranks(row).p_value for row in u])
-    assert int((together < 0.05).sum()) <= stats.binom.isf(1e-4, 600, 0.05)
+    assert int((together < 0.05).sum()) <= stats.binom.isf(1e-4, 300, 0.05)
 
 
 def test_the_distance_reached_is_that_of_simulated_nulls():

@@ -210,7 +210,7 @@ def calibrate(
     seen = views(prior, model, pool, seed)
     tested = _quantities(prior, model, pool, seen, seed, quantities)
     if callable(method):
-        draw, label = by_function(method, draws, seed), label_of(method)
+        draw, label = by_function(method, draws, seed, truths[0]), label_of(method)
     else:
         y = model.simulate(truths[:1], private(seed, "y/0"))
         label = label_of(named, prior, model, y, options)

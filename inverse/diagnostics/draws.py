@@ -90,9 +90,12 @@ def draw_truths(
             rows = [exact(1, private(seed, f"truth/{i}")) for i in range(n)]
         return torch.cat(rows).to(device), "are exact draws of the prior"
     folder = None if checkpoint is None else checkpoint / "truths"
+    dtype = getattr(prior.prior, "dtype", None) if isinstance(prior, LatentPrior) else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = sample(prior, n, seed=_seed(seed, "truths"), checkpoint=folder, device=device)
+        found = sample(
+            prior, n, seed=_seed(seed, "truths"), checkpoint=folder, dtype=dtype, device=device
+        )
     return found.x, "are draws by the prior's own sampler, whose faults show as well"
 
 
@@ -119,8 +122,9 @@ def by_method(
     return draw
 
 
-def by_function(function: SamplerFunction, draws: int, seed: int) -> Draw:
-    """Draws by a function of the user's, of one measurement after the other."""
+def by_function(function: SamplerFunction, draws: int, seed: int, truth: Tensor) -> Draw:
+    """Draws by a function of the user's, of one measurement after the other, like `truth`."""
+    expected = (draws, *truth.shape)
 
     def draw(
         y: Tensor, block: int, progress: Callable[[float], None]
@@ -129,10 +133,11 @@ def by_function(function: SamplerFunction, draws: int, seed: int) -> Draw:
         for p in range(len(y)):
             found = function(y[p : p + 1], draws, _seed(seed, f"draws/{block}/{p}"))
             x = found.x if isinstance(found, Samples) else found
-            if not isinstance(x, Tensor) or x.ndim < 1 or len(x) != draws:
-                got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            if not isinstance(x, Tensor) or tuple(x.shape) != expected or x.dtype != truth.dtype:
+                got = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else repr(type(x))
                 raise ValueError(
-                    f"the sampler must give {draws} draws as a tensor ({draws}, *event), got {got}"
+                    f"the sampler must give {draws} draws as a tensor of {truth.dtype}, {expected},"
+                    f" as the truths are; got {got}"
                 )
             parts.append(x)
             if isinstance(found, Samples) and found.weights is not None:
