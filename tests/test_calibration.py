@@ -387,7 +387,7 @@ def test_bad_input_is_refused():
         run(prior, model, n=20, quantities={"both": lambda x, y: x})
     with pytest.raises(ValueError, match="49 draws"):
         run(prior, model, lambda y, n, seed: prior.sample(3, rng(seed)))
-    with pytest.raises(ValueError, match="a tensor of torch.float64"):
+    with pytest.raises(ValueError, match=r"a tensor of torch\.float64"):
         run(prior, model, lambda y, n, seed: prior.sample(n, rng(seed)).float())
     with pytest.raises(FloatingPointError, match="not finite"):
         run(prior, model, lambda y, n, seed: torch.full((n, 2), torch.nan, dtype=DOUBLE))
