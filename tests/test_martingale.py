@@ -13,7 +13,8 @@ from problems import DOUBLE, Component, problem
 import inverse
 import priors
 from forward_models import LinearGaussian, MatrixOperator
-from inverse.diagnostics.martingale import _log_mean, martingale_test
+from inverse.diagnostics.martingale import martingale_test
+from inverse.diagnostics.ratios import log_mean
 from inverse.diagnostics.reverse import reverse_draw
 from inverse.likelihoods import GaussianLift, Isotropic, Likelihood, PlugIn, Scaled, Tweedie
 
@@ -191,9 +192,10 @@ def test_the_mean_of_ratios_is_known_by_its_logarithm():
     """Lognormal ratios of mean 1: log mean exp is 0 within its error, without the bias Var / 2M."""
     v = 0.5
     ratio = v**0.5 * torch.randn(20_000, 100, generator=source(12), dtype=DOUBLE) - v / 2
-    value, size = _log_mean(ratio)
-    assert abs(float(value.mean())) < 1e-3
-    assert float(size.mean()) == pytest.approx(100 * math.exp(-v), rel=0.1)
+    found = log_mean(ratio)
+    assert abs(float(found.value.mean())) < 1e-3
+    assert float(found.error.mean() / found.value.std()) == pytest.approx(1, rel=0.1)
+    assert float(found.size.mean()) == pytest.approx(100 * math.exp(-v), rel=0.1)
 
 
 def test_the_picture_holds_the_pairs(tmp_path):

@@ -12,7 +12,7 @@ from .martingale import Martingale, martingale_test
 from .modes import ModeWeights, mode_weights
 from .quantities import Quantity, View
 from .ranks import Ranks, band, rank, reached
-from .sliced import SlicedWasserstein, sliced_wasserstein
+from .sliced import SlicedWasserstein, Slices, sliced_wasserstein
 from .verdict import Evidence
 from .widths import Shift, Width
 
@@ -30,6 +30,7 @@ __all__ = [
     "Ranks",
     "Shift",
     "SlicedWasserstein",
+    "Slices",
     "View",
     "Width",
     "band",
