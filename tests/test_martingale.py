@@ -14,7 +14,7 @@ import inverse
 import priors
 from forward_models import LinearGaussian, MatrixOperator
 from inverse.diagnostics.martingale import martingale_test
-from inverse.diagnostics.ratios import log_mean
+from inverse.diagnostics.ratios import judged, log_mean, pair_of
 from inverse.diagnostics.reverse import reverse_draw
 from inverse.likelihoods import GaussianLift, Isotropic, Likelihood, PlugIn, Scaled, Tweedie
 
@@ -196,6 +196,24 @@ def test_the_mean_of_ratios_is_known_by_its_logarithm():
     assert abs(float(found.value.mean())) < 1e-3
     assert float(found.error.mean() / found.value.std()) == pytest.approx(1, rel=0.1)
     assert float(found.size.mean()) == pytest.approx(100 * math.exp(-v), rel=0.1)
+
+
+def test_martingales_with_heavy_ratios_raise_no_alarm_and_others_do():
+    """Lognormal ratios whose spread differs from state to state: 200 pairs of each kind."""
+    g = source(15)
+    spread = torch.linspace(0.2, 1.4, 200, dtype=DOUBLE)[:, None]
+    alarms = {0.0: 0, 0.1: 0, 0.3: 0}
+    for _ in range(200):
+        z = torch.randn(200, 128, generator=g, dtype=DOUBLE)
+        own = torch.randn(200, 1, generator=g, dtype=DOUBLE)
+        for size in alarms:
+            # Each state is off by its own amount, none on average.
+            pair = pair_of(1.0, 0.5, spread * z - spread**2 / 2 + size * own)
+            assert pair.verdict == "holds"
+            alarms[size] += judged(pair, 1e-3, 0.01).verdict == "violated"
+    assert alarms[0.0] <= 2
+    assert alarms[0.1] >= 150
+    assert alarms[0.3] == 200
 
 
 def test_the_picture_holds_the_pairs(tmp_path):
