@@ -1,0 +1,106 @@
+"""Is each method calibrated? 500 simulated measurements of each problem, 49 draws of each.
+
+    python benchmarks/calibration.py [--problems P1 ...] [--methods mmps ...] [--n 500]
+
+Problems: truth_problems.py. Every method that can sample a problem, its defaults, as many steps as spend
+about 100 network calls a draw; methods that differentiate a loss of their own, or whose weights
+are few, are judged like the others. False alarms: 1e-3 for each method and problem. A verdict
+"calibrated" says that no fault was found, and what would have been.
+
+Every run is a line of a JSON file, skipped when present; the summary goes to
+benchmarks/results/calibration.json, a table is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mixture import affordable
+from truth_problems import PROBLEMS, Problem
+
+import inverse
+from inverse.recipes import Method
+
+RESULTS = Path(__file__).parent / "results" / "calibration.json"
+SLOW = ("reverse-runs", "dmplug", "d-flow")
+"""Methods of hundreds of network calls a draw at the least."""
+
+
+def names() -> list[str]:
+    return [m.name for m in inverse.methods() if m.name not in SLOW]
+
+
+def judge(problem: Problem, method: Method, n: int, seed: int) -> dict[str, Any]:
+    prior, model = problem.prior, problem.model
+    y = model.simulate(prior.sample(1, torch.Generator().manual_seed(seed)))
+    posterior = inverse.condition(prior, model, y)
+    why = method.refusal(posterior)
+    if why is not None:
+        return {"refused": why}
+    steps = affordable(method, posterior)
+    if steps is None:
+        return {"refused": "one step takes more than 100 network calls"}
+    start = time.process_time()
+    found = inverse.calibrate(prior, model, method.name, n=n, steps=steps, seed=seed)
+    summary = found.summary()
+    keep = ("verdict", "calibrated", "findings", "widths", "truths_far_outside", "coverage")
+    worst = max(summary["quantities"].items(), key=lambda item: item[1]["D"])
+    return {
+        "steps": steps, **{k: summary[k] for k in keep}, "worst": [worst[0], worst[1]["D"]],
+        "log_likelihood": summary["quantities"]["log p(y|x)"], "n": n,
+        "seconds": time.process_time() - start,
+    }  # fmt: skip
+
+
+def attempt(problem: Problem, method: Method, n: int, seed: int) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return judge(problem, method, n, seed)
+    except (ArithmeticError, ValueError, RuntimeError) as error:
+        return {"error": f"{type(error).__name__}: {error}"[:200]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--methods", nargs="+", choices=names(), default=names(), metavar="NAME")
+    parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    kept = Path(tempfile.gettempdir()) / "calibration.jsonl"
+    parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    lines = options.runs.read_text().splitlines() if options.runs.exists() else []
+    rows = [json.loads(line) for line in lines]
+    done = {(r["problem"], r["method"], r["seed"]) for r in rows}
+    for label in options.problems:
+        problem = PROBLEMS[label]()
+        for method in inverse.methods():
+            key = (label, method.name, options.seed)
+            if method.name not in options.methods or key in done:
+                continue
+            head = {"problem": label, "method": method.name, "seed": options.seed}
+            row = {**head, **attempt(problem, method, options.n, options.seed)}
+            rows.append(row)
+            with options.runs.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            said = row.get("verdict") or row.get("refused") or row.get("error")
+            print(f"{label} {method.name} ({row.get('seconds', 0):.0f} s): {said}", flush=True)
+    found: dict[str, Any] = {}
+    for row in rows:
+        own = {k: v for k, v in row.items() if k not in ("problem", "method")}
+        found.setdefault(row["problem"], {})[row["method"]] = own
+    options.out.write_text(json.dumps({"torch": torch.__version__, **found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
