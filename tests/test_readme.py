@@ -54,7 +54,7 @@ def test_the_catalogue_is_true(capsys):
 def test_every_command_is_one_of_the_parser(capsys):
     text = README.read_text()
     commands = set(re.findall(r"^inverse (\w+)", text, re.M))
-    assert commands == {"demo", "sample", "reconstruct", "train", "methods"}
+    assert commands == {"demo", "sample", "reconstruct", "train", "methods", "calibrate"}
     for command in commands:
         assert cli.main([command, "--help"]) == 0
     assert "@@" not in text
