@@ -1,9 +1,13 @@
 """Fixtures that several files of tests ask for."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores among themselves
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
