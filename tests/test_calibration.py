@@ -20,6 +20,7 @@ from forward_models import (
 )
 from forward_models.noise import Gaussian as GaussianNoise
 from inverse.diagnostics import simulations
+from inverse.diagnostics.widths import visible
 from inverse.result import Samples
 
 DOUBLE = torch.float64
@@ -393,3 +394,30 @@ def test_bad_input_is_refused():
         run(prior, model, lambda y, n, seed: torch.full((n, 2), torch.nan, dtype=DOUBLE))
     with pytest.raises(TypeError, match="callback"):
         run(prior, model, callback=3)
+
+
+def test_a_width_that_few_simulations_make_wrong_is_told_where_no_test_fails():
+    prior, model = p3()
+
+    def seldom_wide(y, n, seed):
+        posterior = prior.condition(model, y)
+        factor = 8.0 if seed % 50 == 0 else 1.0
+        return posterior.mean + factor * (posterior.sample(n, rng(seed)) - posterior.mean)
+
+    found = inverse.calibrate(prior, model, seldom_wide, n=1000, draws=19)
+    assert found.calibrated
+    assert "but on average over them, by few of them, too wide by" in found.verdict
+    assert "few of them" not in inverse.calibrate(prior, model, exact(prior, model), n=100).verdict
+
+
+def test_few_particles_of_some_weight_promise_nothing():
+    generator = rng(3)
+    values = torch.rand(200, 50, generator=generator, dtype=torch.float64)
+    found = {}
+    for particles in (1, 3, 49):
+        weights = torch.zeros(200, 49, dtype=torch.float64)
+        weights[:, :particles] = 1 / particles
+        found[particles] = visible(values, weights, 1e-4)
+    assert found[1] is None
+    assert found[3] is None
+    assert found[49] > 0.05

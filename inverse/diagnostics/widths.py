@@ -120,22 +120,25 @@ def visible(values: Tensor, weights: Tensor, level: float, seed: int = 0) -> flo
 
     Draws take the place of truths, and the others are drawn together or apart by a factor
     1 +- w, half of the trials either way; the least w of a grid at which most trials are caught,
-    None if none is.
+    None if none is, or where particles of some weight are too few to stand for truths.
 
     Args:
         values: (N, 1 + L), truth first; weights: (N, L).
         level: of the p-value of `Ranks`.
     """
+    if float((1 / weights.double().square().sum(1)).median()) < _FEW:
+        return None
     generator = torch.Generator().manual_seed(seed)
     n, count = values.shape[0], values.shape[1] - 1
     draws = values[:, 1:]
     trials = []
     for _ in range(4):
-        chosen = torch.randint(count, (n,), generator=generator)
+        chosen = weights.double().multinomial(1, generator=generator)[:, 0]
         others = torch.ones(n, count, dtype=torch.bool)
         others[torch.arange(n), chosen] = False
         rest = weights[others].reshape(n, -1)
-        rest = rest / rest.sum(1, keepdim=True).clamp(min=1e-12)
+        rest = torch.where(rest.sum(1, keepdim=True) > 1e-9, rest, 1 / (count - 1))
+        rest = rest / rest.sum(1, keepdim=True)
         jitter = torch.rand(n, generator=generator, dtype=torch.float64)
         trials.append((draws.gather(1, chosen[:, None])[:, 0], draws[others].reshape(n, -1),
                        jitter, rest))  # fmt: skip
@@ -152,5 +155,7 @@ def visible(values: Tensor, weights: Tensor, level: float, seed: int = 0) -> flo
     return _WIDTHS[first] if first < len(_WIDTHS) else None
 
 
+_FEW = 10
+"""Effective draws."""
 _WIDTHS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5,
            0.7, 1.0, 1.5, 2.0, 4.0)  # fmt: skip
