@@ -68,6 +68,27 @@ def attempt(problem: Problem, method: Method, n: int, seed: int) -> dict[str, An
         return {"error": f"{type(error).__name__}: {error}"[:200]}
 
 
+def cell(row: dict[str, Any]) -> str:
+    """Widths over the posterior's, in what is measured and in the rest; bold: no test fails."""
+    if "widths" not in row:
+        return "–" if "refused" in row else "error"
+    widths = row["widths"]
+    rest = widths.get("unmeasured") or widths["values"]
+    shown = f"{widths['measured']['ratio']:.2f}, {rest['ratio']:.2f}"
+    return f"**{shown}**" if row["calibrated"] else shown
+
+
+def table(found: dict[str, Any]) -> str:
+    """The summary as Markdown, methods by problems."""
+    labels = [label for label in PROBLEMS if label in found]
+    lines = [f"| | {' | '.join(labels)} |", "|---" * (len(labels) + 1) + "|"]
+    for name in names():
+        cells = [cell(found[label].get(name, {"refused": ""})) for label in labels]
+        if set(cells) != {"–"}:
+            lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
@@ -99,6 +120,7 @@ def main() -> None:
     for row in rows:
         own = {k: v for k, v in row.items() if k not in ("problem", "method")}
         found.setdefault(row["problem"], {})[row["method"]] = own
+    print(table(found))
     options.out.write_text(json.dumps({"torch": torch.__version__, **found}, indent=1) + "\n")
 
 
