@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from mixture import affordable
+from runs import Rows
 from truth_problems import PROBLEMS, Problem
 
 import inverse
@@ -100,20 +101,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = options.runs.read_text().splitlines() if options.runs.exists() else []
-    rows = [json.loads(line) for line in lines]
-    done = {(r["problem"], r["method"], r["seed"]) for r in rows}
+    rows = Rows(options.runs, "problem", "method", "seed")
     for label in options.problems:
         problem = PROBLEMS[label]()
         for method in inverse.methods():
-            key = (label, method.name, options.seed)
-            if method.name not in options.methods or key in done:
+            known = rows.has(label, method.name, options.seed)
+            if known or method.name not in options.methods:
                 continue
             head = {"problem": label, "method": method.name, "seed": options.seed}
             row = {**head, **attempt(problem, method, options.n, options.seed)}
-            rows.append(row)
-            with options.runs.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            rows.add(row)
             said = row.get("verdict") or row.get("refused") or row.get("error")
             print(f"{label} {method.name} ({row.get('seconds', 0):.0f} s): {said}", flush=True)
     found: dict[str, Any] = {}

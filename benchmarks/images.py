@@ -36,6 +36,7 @@ from images_problems import LABELS, ImageProblem, error_table, prior_of, problem
 from mixture import affordable
 from peers_mixture import libraries
 from peers_task import InapplicableError
+from runs import Rows
 from torch import Tensor
 
 import inverse
@@ -174,18 +175,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = options.runs.read_text().splitlines() if options.runs.exists() else []
-    rows = [json.loads(line) for line in lines]
-    done = {(r["setting"], r["problem"], r["method"], r["seed"]) for r in rows}
+    rows = Rows(options.runs, "setting", "problem", "method", "seed")
 
     modules = libraries()
     names = [m.name for m in inverse.methods()]
     names += [f"{lib} {name}" for lib, module in modules.items() for name in module.IMAGE_METHODS]
     for seed in range(PICTURES[options.setting]):
         for label in options.problems:
-            todo = [m for m in names if (options.setting, label, m, seed) not in done]
+            todo = [m for m in names if not rows.has(options.setting, label, m, seed)]
             todo = [m for m in todo if options.methods is None or m in options.methods]
-            if (options.setting, label, "classical", seed) not in done:
+            if not rows.has(options.setting, label, "classical", seed):
                 todo = ["classical", *todo]
             if not todo:
                 continue
@@ -195,9 +194,7 @@ def main() -> None:
                 for method, run in runs_of(name, posed, modules, calls, n, seed).items():
                     key = {"setting": options.setting, "problem": label, "method": method}
                     row = {**key, "seed": seed, **attempt(run)}
-                    rows.append(row)
-                    with options.runs.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    rows.add(row)
                     shown = {k: round(v, 2) for k, v in row.items() if isinstance(v, float)}
                     said = shown or row.get("refused") or row.get("error")
                     print(label, method, said, flush=True)

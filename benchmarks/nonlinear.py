@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from mixture import affordable
 from mixture_problem import SlicedWasserstein
+from runs import Rows
 from torch import Tensor
 
 import inverse
@@ -143,9 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    lines = options.runs.read_text().splitlines() if options.runs.exists() else []
-    rows = [json.loads(line) for line in lines]
-    done = {(r["problem"], r["method"], r["seed"]) for r in rows}
+    rows = Rows(options.runs, "problem", "method", "seed")
     warnings.simplefilter("ignore")
     for kind in options.problems:
         for seed in range(options.seeds):
@@ -154,7 +153,7 @@ def main() -> None:
             able = [m.name for m in inverse.methods()
                     if m.refusal(inverse.condition(prior, model, y)) is None]  # fmt: skip
             chosen = [n for n in able if options.methods is None or n in options.methods]
-            todo = [n for n in ("floor", *chosen) if (kind, n, seed) not in done]
+            todo = [n for n in ("floor", *chosen) if not rows.has(kind, n, seed)]
             if not todo:
                 continue
             truth = Truth(known, model, y, seed)
@@ -171,9 +170,7 @@ def main() -> None:
                 except (ArithmeticError, ValueError, RuntimeError, TypeError) as error:
                     row["error"] = f"{type(error).__name__}: {error}"[:200]
                 row["seconds"] = round(time.process_time() - start, 3)
-                rows.append(row)
-                with options.runs.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                rows.add(row)
         print(table(rows, kind), flush=True)
     summary = {kind: cell(rows, kind) for kind in dict.fromkeys(r["problem"] for r in rows)}
     options.out.write_text(json.dumps({"torch": torch.__version__, **summary}, indent=1) + "\n")
