@@ -310,6 +310,7 @@ def test_pictures_and_words(tmp_path):
     assert list(drawn) == [sliced.w2.value] * 2
     assert [bar.get_height() for bar in modes.plot().containers[0]] == WEIGHTS.tolist()
     assert "exact sets" in str(sliced.w2)
+    assert "Null(20 sets, median" in repr(kernel)
 
 
 @pytest.mark.parametrize(
@@ -324,6 +325,7 @@ def test_pictures_and_words(tmp_path):
         (lambda x: sliced_wasserstein(x, x, projections=0), ValueError, "projections"),
         (lambda x: mode_weights(x, priors.Gaussian(torch.zeros(8), 1.0)), TypeError, "Mixture"),
         (lambda x: kernel_discrepancy(x, truth(), width=0.0), ValueError, "width"),
+        (lambda x: kernel_discrepancy(x, truth(), weights=torch.eye(9)[0]), ValueError, "two samp"),
     ],
 )
 def test_refusals(call, error, words):

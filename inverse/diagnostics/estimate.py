@@ -27,6 +27,9 @@ class Null:
 
     values: Tensor
 
+    def __repr__(self) -> str:
+        return f"Null({len(self.values)} sets, median {self.median:.4g})"
+
     @property
     def median(self) -> float:
         return self.quantile(0.5)

@@ -109,12 +109,15 @@ def kernel_discrepancy(
     values of memory.
 
     Raises:
-        TypeError, ValueError: samples or weights that do not fit, numbers out of range.
+        TypeError, ValueError: samples or weights that do not fit, all weight on one sample, numbers
+        out of range.
     """
     level = target.sigma_range[0] if sigma is None else positive(sigma, "sigma")
     positive(width, "width")
     whole(replicates, "replicates")
     w = shares(weights, len(flat(x)))
+    if int((w > 1e-9).sum()) < 2:
+        raise ValueError("weights must give two samples or more a share: pairs are compared")
     source = torch.Generator().manual_seed(seed)
     u = _pairs(*_noised(x, target, level, source), width)
     signed = w @ u @ w
