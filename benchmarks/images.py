@@ -2,19 +2,21 @@
 
     python benchmarks/images.py [--setting full] [--problems "digits: HDR" ...] [--methods dps ...]
 
-Small: one picture of each problem, 4 samples at 100 network calls a sample for digits, 2 at 30 for
-the others; full: three pictures, 8 samples, 200 calls. Each method takes as many steps as spend the
-calls (methods that need more for a single step, or 20 Jacobian products a step, are left out), its
-other defaults as they are; optimal-covariance, a table of the prior's error, whose calls do not
-count. Peers (deepinv, azula, where they are installed) run wherever their
+Small: every method on one picture of each problem, 4 samples at 100 network calls a sample for
+digits, 2 at 30 for the others; three hours on one core. Full: the methods of most promise in small
+(CHOSEN, unless --methods names others) on three pictures, digits and noises, 4 samples at 200 calls
+for digits, 2 at 60 for photographs and MRI, 2 at 30 for CT; three hours more. Each method takes as
+many steps as spend the calls (methods that need more for a single step, or 20 Jacobian products a
+step, are left out), its other defaults as they are; optimal-covariance, a table of the prior's
+error, whose calls do not count. Peers (deepinv, azula, where they are installed) run wherever their
 method applies, with the same network, measurement and number of calls; where it does not, the row
 says why.
 
 For each run: PSNR of the mean of the samples and of single ones (their mean), SSIM of the mean, the
 residual in units of the noise, the share of true values inside 90 % intervals (mean +- t std
 sqrt(1 + 1/n)), network calls, vector-Jacobian products, processor seconds. Runs are kept line by
-line and skipped when there; the summary is benchmarks/results/images.json. LPIPS takes weights that
-no package ships; it is left out.
+line and skipped when there; the summary is benchmarks/results/images.json, where a setting without
+runs in that file stays as it is. LPIPS takes weights that no package ships; it is left out.
 """
 
 from __future__ import annotations
@@ -33,8 +35,7 @@ from typing import Any
 import peers_images
 import torch
 from images_problems import LABELS, ImageProblem, error_table, prior_of, problem
-from mixture import affordable
-from peers_mixture import libraries
+from peers_libraries import libraries
 from peers_task import InapplicableError
 from runs import Rows
 from torch import Tensor
@@ -49,13 +50,13 @@ from inverse.result import Samples
 RESULTS = Path(__file__).parent / "results" / "images.json"
 PRODUCTS = 20
 PICTURES = {"small": 1, "full": 3}
-
-
-def spending(setting: str, label: str) -> tuple[int, int]:
-    """Network calls a sample, and samples."""
-    if setting == "full":
-        return 200, 8
-    return (100, 4) if label.startswith("digits") else (30, 2)
+SPENT = {  # network calls a sample, and samples
+    "small": {"digits": (100, 4), "photographs": (30, 2), "ct": (30, 2), "mri": (30, 2)},
+    "full": {"digits": (200, 4), "photographs": (60, 2), "ct": (30, 2), "mri": (60, 2)},
+}
+CHOSEN = ("mmps", "pigdm", "jfps", "ddrm", "ddnm-plus", "dps", "dsg", "daps", "pnp-dm", "diffpir",
+          "sitcom", "deepinv DDRM", "deepinv DiffPIR", "deepinv moment matching", "azula PGDM",
+          "azula MMPS, 4 iterations")  # fmt: skip
 
 
 def figures(problem: ImageProblem, samples: Samples) -> dict[str, float]:
@@ -84,7 +85,7 @@ def ours(name: str, problem: ImageProblem, calls: int, n: int, seed: int) -> dic
     why = method.refusal(posterior, **options)
     if why is not None:
         return {"refused": why}
-    steps = affordable(method, posterior, calls, **options)
+    steps = method.steps_within(posterior, calls, **options)
     if steps is None:
         return {"refused": f"one step takes more than {calls} network calls"}
     walked = method.recipe(posterior, steps, **options).prior
@@ -152,7 +153,8 @@ def summarise(rows: list[dict[str, Any]], out: Path) -> None:
         for methods in cells.values():
             for name, runs in methods.items():
                 methods[name] = _mean(runs)
-    out.write_text(json.dumps({"torch": torch.__version__, **found}, indent=1) + "\n")
+    kept = json.loads(out.read_text()) if out.exists() else {}
+    out.write_text(json.dumps({**kept, "torch": torch.__version__, **found}, indent=1) + "\n")
 
 
 def _mean(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,16 +182,17 @@ def main() -> None:
     modules = libraries()
     names = [m.name for m in inverse.methods()]
     names += [f"{lib} {name}" for lib, module in modules.items() for name in module.IMAGE_METHODS]
+    chosen = options.methods or (names if options.setting == "small" else CHOSEN)
     for seed in range(PICTURES[options.setting]):
         for label in options.problems:
-            todo = [m for m in names if not rows.has(options.setting, label, m, seed)]
-            todo = [m for m in todo if options.methods is None or m in options.methods]
+            todo = [m for m in names if m in chosen]
+            todo = [m for m in todo if not rows.has(options.setting, label, m, seed)]
             if not rows.has(options.setting, label, "classical", seed):
                 todo = ["classical", *todo]
             if not todo:
                 continue
-            posed = problem(label, options.setting, seed)
-            calls, n = spending(options.setting, label)
+            posed = problem(label, seed)
+            calls, n = SPENT[options.setting][label.partition(":")[0]]
             for name in todo:
                 for method, run in runs_of(name, posed, modules, calls, n, seed).items():
                     key = {"setting": options.setting, "problem": label, "method": method}

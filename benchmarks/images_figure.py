@@ -16,7 +16,6 @@ from pathlib import Path
 import matplotlib
 import torch
 from images_problems import ImageProblem, prior_of, problem
-from mixture import affordable
 from torch import Tensor
 
 import inverse
@@ -37,7 +36,7 @@ def tile(problem: ImageProblem, name: str, budget: int) -> Tensor | str:
     method = find(name)
     if method.refusal(posterior) is not None:
         return "cannot"
-    steps = affordable(method, posterior, budget)
+    steps = method.steps_within(posterior, budget)
     if steps is None:
         return "too few calls"
     n = PARTICLES if method.family == "particles" else 1
@@ -102,7 +101,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", choices=families, default=families)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    problems = [problem(label, "small", 0) for label in SHOWN]
+    problems = [problem(label, 0) for label in SHOWN]
     budgets = [100 if label.startswith("digits") else 30 for label in SHOWN]
     posteriors = [inverse.condition(prior_of(p.prior), p.model, p.y) for p in problems]
     for family in options.families:

@@ -2,7 +2,7 @@
 
     digits        28 x 28, truths are draws of the bundled prior itself (200 steps): posterior
                   intervals of a right method hold them as often as they say
-    photographs   pictures of scikit-image, 64 x 64 (128 x 128 in the full setting)
+    photographs   pictures of scikit-image, 64 x 64
     ct            the slice that pydicom comes with, 128 x 128, Hounsfield units
     mri           128 x 128, a draw of the bundled prior of brain slices
 
@@ -215,17 +215,16 @@ LABELS = [f"{area}: {name}" for area in ("digits", "photographs", "ct", "mri")
 
 
 @cache
-def _area(area: str, setting: str, seed: int) -> list[Callable[[], ImageProblem]]:
+def _area(area: str, seed: int) -> list[Callable[[], ImageProblem]]:
     if area == "digits":
         return restoration("digits", drawn("digits", seed), seed)
     if area == "photographs":
-        side = 64 if setting == "small" else 128
         name, top, left, width = PICTURES[seed % len(PICTURES)]
-        return restoration("photographs", photograph(name, top, left, width, side), seed)
+        return restoration("photographs", photograph(name, top, left, width, 64), seed)
     return tomography(seed) if area == "ct" else resonance(seed)
 
 
-def problem(label: str, setting: str, seed: int) -> ImageProblem:
-    """The problem called "area: name", one of LABELS; "small" or "full" photographs."""
+def problem(label: str, seed: int) -> ImageProblem:
+    """The problem called "area: name", one of LABELS, and which picture or noise."""
     area, name = label.split(": ")
-    return _area(area, setting, seed)[NAMES[area].index(name)]()
+    return _area(area, seed)[NAMES[area].index(name)]()

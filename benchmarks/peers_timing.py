@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from peers_mixture import libraries
+from peers_libraries import libraries
 from peers_task import Task, matrix
 from torch import Tensor
 

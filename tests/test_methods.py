@@ -91,7 +91,7 @@ def test_network_calls_and_products_are_the_stated_ones(name, key):
     spent = run(posterior, name).diagnostics
     cost = getattr(recipe.prior, "cost", Cost())
     calls = recipe.sampler.network_calls
-    assert spent["network_calls"] == calls * (1 + cost.network_calls)
+    assert spent["network_calls"] == calls * (1 + cost.network_calls) == recipe.network_calls
     sampler = recipe.sampler
     if not find(name).jacobian:
         assert spent["jacobian_products"] == 0
@@ -105,6 +105,25 @@ def test_network_calls_and_products_are_the_stated_ones(name, key):
         # Conjugate gradients on the image may be done a step early.
         least = 0.9 * products if key == "image" else products
         assert least <= spent["jacobian_products"] <= products
+
+
+@every_walk
+def test_steps_within_a_budget_spend_it(name, key):
+    posterior, budget, method = POSTERIORS[key](), 200, find(name)
+    steps = method.steps_within(posterior, budget)
+    if steps is None:
+        assert method.recipe(posterior, 1).network_calls > 1.1 * budget
+        return
+    spent = method.recipe(posterior, steps).network_calls
+    assert spent <= 1.1 * budget
+    assert steps == budget or method.recipe(posterior, steps + 1).network_calls > budget
+
+
+def test_exact_draws_spend_nothing():
+    posterior = POSTERIORS[able("exact")[0]]()
+    assert find("exact").steps_within(posterior, 7) == 7
+    with pytest.raises(ValueError, match="network_calls"):
+        find("exact").steps_within(posterior, 0)
 
 
 @every_walk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from forward_models import TimeDependent
 from priors import Prior
 from priors.words import did_you_mean
 
+from ..checks import whole
 from ..particles import ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Sampler
@@ -32,6 +34,16 @@ class Recipe:
 
     prior: Prior
     sampler: Sampler | ParticleMethod | VariationalMethod | None
+
+    @property
+    def network_calls(self) -> int | None:
+        """Of one run, for each sample: the sampler's, and what the likelihood adds to each.
+
+        None where they depend on what is walked.
+        """
+        calls = 0 if self.sampler is None else self.sampler.network_calls
+        further = self.prior.cost.network_calls if isinstance(self.prior, Posterior) else 0
+        return None if calls is None else calls * (1 + further)
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,6 +107,30 @@ class Method:
         for name in options:
             self.check_option(name)
         return self.build(posterior, steps, **options)
+
+    def steps_within(self, posterior: Posterior, network_calls: int, **options: Any) -> int | None:
+        """The number of steps that spends as many network calls a sample, or a few fewer.
+
+        Methods of several calls a step may take a tenth more than `network_calls`. None where one
+        step takes more than that, or where the calls depend on what is walked; `network_calls`
+        itself for exact draws, which make none.
+        """
+        whole(network_calls, "network_calls")
+
+        def calls(steps: int) -> float:
+            made = self.recipe(posterior, steps, **options).network_calls
+            return math.inf if made is None else made
+
+        most = calls(network_calls)
+        if most in (0, math.inf):
+            return None if most else network_calls
+        # Calls grow with the steps, if not quite in proportion.
+        steps = max(1, int(network_calls**2 / most))
+        while steps > 1 and calls(steps) > 1.1 * network_calls:
+            steps -= 1
+        while steps < network_calls and calls(steps + 1) <= network_calls:
+            steps += 1
+        return steps if calls(steps) <= 1.1 * network_calls else None
 
     def check_option(self, name: str) -> None:
         """Refuse the name of no option with the known ones, by TypeError."""

@@ -1,6 +1,6 @@
 """Draw the mixture benchmark: excess of each method's distance over the floor, by dimension.
 
-    python benchmarks/mixture_figure.py
+    python benchmarks/truth mixture_figure
 
 Of the first protocol. Reads benchmarks/results/mixture.json, writes mixture.png beside it.
 Excesses below 0.01 are drawn there; methods by their mean in the smallest dimension.

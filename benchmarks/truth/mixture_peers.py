@@ -1,6 +1,6 @@
 """deepinv's and azula's methods on the mixture benchmark, in the file of runs of mixture.py.
 
-    python benchmarks/peers_mixture.py [--cells 8,1 ...] [--methods "azula MMPS" ...] [--seeds 20]
+    python benchmarks/truth mixture_peers [--cells 8,1 ...] [--methods "azula MMPS" ...]
 
 The same instances, exact denoiser, matrix, noise and number of network calls (100), each method in
 its library's own data range and with its own defaults (peers_deepinv.py, peers_azula.py). Needs
@@ -9,27 +9,17 @@ deepinv and azula: pip install deepinv azula. A library that is not there is lef
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from types import ModuleType
 
 from mixture_problem import HALF_WIDTH, Problem
 from mixture_runs import Drawn, Entry, main
+from peers_libraries import libraries
 from peers_task import Task, matrix
 from torch import Tensor
 
 N, STEPS = 1000, 100
-
-
-def libraries() -> dict[str, ModuleType]:
-    found = {}
-    for name in ("deepinv", "azula"):
-        try:
-            found[name] = importlib.import_module(f"peers_{name}")
-        except ModuleNotFoundError as missing:
-            print(f"{name} left out: {missing}")
-    return found
 
 
 def peers() -> dict[str, Entry]:

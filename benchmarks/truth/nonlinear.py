@@ -1,6 +1,6 @@
 """Every method on nonlinear and black-box forward models, beside the posterior by importance.
 
-    python benchmarks/nonlinear.py [--problems ring ...] [--methods NAME ...] [--seeds 10]
+    python benchmarks/truth nonlinear [--problems ring ...] [--methods NAME ...] [--seeds 10]
 
 Prior: four Gaussians in three dimensions. Measurements: the distance from the origin ("ring"), two
 saturating values ("tanh"), three moduli of linear values ("moduli"), Poisson counts ("counts"), two
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mixture import affordable
 from mixture_problem import SlicedWasserstein
 from runs import Rows
 from torch import Tensor
@@ -35,7 +34,7 @@ import priors
 from forward_models import ForwardModel, Gaussian, Poisson, from_simulator
 from inverse.recipes import find
 
-RESULTS = Path(__file__).parent / "results" / "nonlinear.json"
+RESULTS = Path(__file__).parents[1] / "results" / "nonlinear.json"
 N, D, DRAWS, CALLS = 1000, 3, 400_000, 100
 
 
@@ -128,7 +127,7 @@ class Truth:
 
 def run(name: str, prior: priors.Prior, model: ForwardModel, y: Tensor, seed: int) -> Any:
     posterior = inverse.condition(prior, model, y)
-    steps = affordable(find(name), posterior, CALLS)
+    steps = find(name).steps_within(posterior, CALLS)
     if steps is None:
         raise ValueError(f"one step takes more than {CALLS} network calls")
     return inverse.sample(posterior, N, method=name, steps=steps, seed=seed, dtype=torch.float64)

@@ -1,8 +1,8 @@
 """Is each method calibrated? 500 simulated measurements of each problem, 49 draws of each.
 
-    python benchmarks/calibration.py [--problems P1 ...] [--methods mmps ...] [--n 500]
+    python benchmarks/truth calibration [--problems P1 ...] [--methods mmps ...] [--n 500]
 
-Problems: truth_problems.py. Every method that can sample a problem, its defaults, as many steps as
+Problems: small_problems.py. Every method that can sample a problem, its defaults, as many steps as
 spend about 100 network calls a draw; particle methods with 49 particles. False alarms: 1e-3 for
 each method and problem. A verdict "calibrated" says that no fault was found, and what would have
 been.
@@ -22,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mixture import affordable
 from runs import Rows
-from truth_problems import PROBLEMS, Problem
+from small_problems import PROBLEMS, Problem
 
 import inverse
 from inverse.recipes import Method
 
-RESULTS = Path(__file__).parent / "results" / "calibration.json"
+RESULTS = Path(__file__).parents[1] / "results" / "calibration.json"
+CALLS = 100
 SLOW = ("reverse-runs", "dmplug", "d-flow")
 """Methods of hundreds of network calls a draw at the least."""
 
@@ -45,9 +45,9 @@ def judge(problem: Problem, method: Method, n: int, seed: int) -> dict[str, Any]
     why = method.refusal(posterior)
     if why is not None:
         return {"refused": why}
-    steps = affordable(method, posterior)
+    steps = method.steps_within(posterior, CALLS)
     if steps is None:
-        return {"refused": "one step takes more than 100 network calls"}
+        return {"refused": f"one step takes more than {CALLS} network calls"}
     start = time.process_time()
     found = inverse.calibrate(prior, model, method.name, n=n, steps=steps, seed=seed)
     summary = found.summary()

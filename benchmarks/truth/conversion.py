@@ -1,6 +1,6 @@
 """How near each likelihood comes to p_sigma(y | x), by noise level, where that is known.
 
-    python benchmarks/conversion.py [--cells 8,1 8,4 80,2] [--seeds 20] [--draws 100]
+    python benchmarks/truth conversion [--cells 8,1 8,4 80,2] [--seeds 20] [--draws 100]
 
 The mixture of 25 Gaussians of mixture_problem.py, d values of which m are measured. Relative error
 of the score and error of the log likelihood in nats, by `inverse.diagnostics.conversion_errors`, at
@@ -47,7 +47,7 @@ from inverse.likelihoods import (
 )
 from priors import VP, Mixture, geometric
 
-RESULTS = Path(__file__).parent / "results" / "conversion.json"
+RESULTS = Path(__file__).parents[1] / "results" / "conversion.json"
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 CELLS: tuple[Cell, ...] = ((8, 1), (8, 4), (80, 2))
 FIGURES = ("score", "log")

@@ -17,7 +17,7 @@ import torch
 from mixture_problem import CELLS, Cell, Problem, judge, problem
 from torch import Tensor
 
-RESULTS = Path(__file__).parent / "results" / "mixture.json"
+RESULTS = Path(__file__).parents[1] / "results" / "mixture.json"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Every method of ours against the exact posteriors of a mixture of 25 Gaussians.
 
-    python benchmarks/mixture.py [--cells 8,1 80,4 8,1,0.1 ...] [--methods NAME ...] [--seeds 20]
+    python benchmarks/truth mixture [--cells 8,1 80,4 8,1,0.1 ...] [--methods NAME ...] [--seeds 20]
 
 The problem and its figures: mixture_problem.py. 1000 samples (or particles, weighted) a method, the
 exact denoiser, about 100 network calls a sample: as many steps as spend them. Named methods
@@ -29,7 +29,7 @@ of 3.3, 3.7 and 2.1 at d = 8. The exact score does not reach the floor at d = 80
 not the law of x_T there: the means alpha_T m_k are up to 3 away.
 
 Every run is a line of a JSON file, skipped when present; the summary goes to
-benchmarks/results/mixture.json: mean over seeds and 1.96 standard errors. `peers_mixture.py` adds
+benchmarks/results/mixture.json: mean over seeds and 1.96 standard errors. `mixture_peers.py` adds
 the peers to the same file of runs, `mixture_figure.py` draws the summary.
 """
 
@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from mixture_problem import Clock, ExactPosterior, Problem, problem
@@ -56,7 +55,7 @@ from inverse.likelihoods import (
     Tweedie,
 )
 from inverse.particles import TwistedFilter
-from inverse.posterior import Lift, Posterior
+from inverse.posterior import Lift
 from inverse.recipes import find
 from inverse.samplers import Ancestral
 from priors import Prior, Schedule, geometric
@@ -121,37 +120,13 @@ def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) ->
     )
 
 
-def affordable(
-    method: inverse.Method, posterior: Posterior, budget: int = STEPS, **options: Any
-) -> int | None:
-    """As many steps as spend `budget` network calls a sample, or a few fewer; None if one does not.
-
-    Calls grow with the steps, if not quite in proportion.
-    """
-    recipe = method.recipe(posterior, budget, **options)
-    if recipe.sampler is None:
-        return budget
-    further = recipe.prior.cost.network_calls if isinstance(recipe.prior, Posterior) else 0
-
-    def calls(steps: int) -> int:
-        made: int = method.recipe(posterior, steps, **options).sampler.network_calls  # type: ignore[union-attr]
-        return made * (1 + further)
-
-    steps = max(1, budget * budget // calls(budget))
-    while steps > 1 and calls(steps) > 1.1 * budget:
-        steps -= 1
-    while steps < budget and calls(steps) < budget and calls(steps + 1) <= budget:
-        steps += 1
-    return steps if calls(steps) <= 1.1 * budget else None
-
-
 def named(name: str, n: int = N, **options: bool) -> Callable[[Problem], Drawn]:
     """A method of `inverse.methods()` at 100 network calls."""
 
     def run(p: Problem) -> Drawn:
         def sample(prior: Prior) -> tuple[Tensor, Tensor | None]:
             posterior = inverse.condition(prior, p.model, p.y)
-            steps = affordable(find(name), posterior) or 1
+            steps = find(name).steps_within(posterior, STEPS) or 1
             found = inverse.sample(posterior, n, method=name, steps=steps, seed=p.seed, **options)
             return found.x, found.weights
 
@@ -270,7 +245,7 @@ def all_methods() -> dict[str, Entry]:
     posterior = inverse.condition(p.prior, p.model, p.y)
     able = [
         m.name for m in inverse.methods()
-        if m.refusal(posterior) is None and affordable(m, posterior) is not None
+        if m.refusal(posterior) is None and m.steps_within(posterior, STEPS) is not None
     ]  # fmt: skip
     known = {
         "floor": floor, "prior": prior_draws,
