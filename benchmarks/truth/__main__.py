@@ -2,10 +2,9 @@
 
 python benchmarks/truth PART [options of the part; --help lists them]
 
-mixture         every method on a mixture of 25 Gaussians, by sliced Wasserstein distance
-mixture_peers   deepinv's and azula's methods on the same
-mixture_figure  the picture of both
-nonlinear       every method on measurements that are not linear
+distances       every method on every problem, by sliced Wasserstein distance and mode weights
+table           methods by families of problems: distances and calibration, and the picture
+mixture_figure  the picture of the mixture of 25 Gaussians, peers included
 calibration     is each method calibrated?
 conversion      each likelihood at every noise level against p_sigma(y | x)
 """
@@ -16,7 +15,7 @@ import runpy
 import sys
 from pathlib import Path
 
-PARTS = ("mixture", "mixture_peers", "mixture_figure", "nonlinear", "calibration", "conversion")
+PARTS = ("distances", "table", "mixture_figure", "calibration", "conversion")
 
 
 def main() -> None:

@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mixture_problem import Cell, problem
-from mixture_runs import parse_cell
+from mixture_problem import Cell, parse_cell, problem
 
 from forward_models import Gaussian, LinearGaussian, Observation
 from inverse.diagnostics.conversion import PATHS, Conversion, conversion_errors

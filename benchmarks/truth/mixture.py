@@ -1,12 +1,8 @@
-"""Every method of ours against the exact posteriors of a mixture of 25 Gaussians.
+"""The mixture of 25 Gaussians, and what is run on it beside the named methods.
 
-    python benchmarks/truth mixture [--cells 8,1 80,4 8,1,0.1 ...] [--methods NAME ...] [--seeds 20]
-
-The problem and its figures: mixture_problem.py. 1000 samples (or particles, weighted) a method, the
-exact denoiser, about 100 network calls a sample: as many steps as spend them. Named methods
-(`inverse.methods()`, all that can sample this posterior) walk their own grid, which is geometric
-over the prior's range unless their paper has another; "absorbed" is `absorb=True`. The reference
-settings walk the grid of the problem's paper, whose noisy data end at alpha_T = 0.0066:
+The instances: mixture_problem.py; "mixture" is the first protocol, "equal" the second. 1000 samples
+(or particles, weighted) a method. "absorbed" is `absorb=True`. The reference settings walk the grid
+of the problem's paper, whose noisy data end at alpha_T = 0.0066:
 x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps (or as many as the name says) uniform in alpha,
 from N(0, I):
 
@@ -20,27 +16,24 @@ from N(0, I):
 
 At 20 seeds (d = 8 and 80) these agree, well within the errors, with an independent implementation
 on the same instances, but for "exact start", which took 300 steps there; so do 1000 steps at 6
-seeds, and 20 steps with DPS 0.1/0.6. In the second protocol (d,m,sigma_y; 10 seeds, other instances
-of it) all figures overlap within the two errors; those of DPS and PiGDM spread by half their mean.
-Two readings of the
-published settings matter: DPS with -zeta grad |r| has half the step, and PiGDM released for
-noiseless y, with A^+ in place of r^2 A^T (r^2 A A^T + sigma_y^2)^-1, gave 3.0, 2.8 and 1.6 instead
-of 3.3, 3.7 and 2.1 at d = 8. The exact score does not reach the floor at d = 800 because N(0, I) is
-not the law of x_T there: the means alpha_T m_k are up to 3 away.
-
-Every run is a line of a JSON file, skipped when present; the summary goes to
-benchmarks/results/mixture.json: mean over seeds and 1.96 standard errors. `mixture_peers.py` adds
-the peers to the same file of runs, `mixture_figure.py` draws the summary.
+seeds, and 20 steps with DPS 0.1/0.6. In the second protocol (10 seeds, other instances of it) all
+figures overlap within the two errors; those of DPS and PiGDM spread by half their mean. Two
+readings of the published settings matter: DPS with -zeta grad |r| has half the step, and PiGDM
+released for noiseless y, with A^+ in place of r^2 A^T (r^2 A A^T + sigma_y^2)^-1, gave 3.0, 2.8 and
+1.6 instead of 3.3, 3.7 and 2.1 at d = 8. The exact score does not reach the floor at d = 800
+because N(0, I) is not the law of x_T there: the means alpha_T m_k are up to 3 away.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
-from mixture_problem import Clock, ExactPosterior, Problem, problem
-from mixture_runs import Drawn, Entry, main
+from mixture_peers import peers
+from mixture_problem import CELLS, SIGMAS_Y, Cell, ExactPosterior, Problem, problem
+from posed import Family, Other, Posed, Weighted, named
 from torch import Tensor
 
 import inverse
@@ -51,16 +44,16 @@ from inverse.likelihoods import (
     Likelihood,
     Moments,
     NormalizedPlugIn,
-    Tabulated,
     Tweedie,
 )
 from inverse.particles import TwistedFilter
 from inverse.posterior import Lift
-from inverse.recipes import find
 from inverse.samplers import Ancestral
-from priors import Prior, Schedule, geometric
+from priors import Prior, Schedule
 
 N, STEPS = 1000, 100
+Run = Callable[[Problem, Prior], Weighted]
+"""Samples an instance with the prior as it is seen, which counts its calls."""
 
 
 class UniformAlpha(Schedule):
@@ -111,72 +104,26 @@ class ReleasedStep(Likelihood):
         return self.lift.log_likelihood(moments)
 
 
-def drawn(run: Callable[[Prior], tuple[Tensor, Tensor | None]], prior: Prior) -> Drawn:
-    clock = Clock(prior)
-    start = time.process_time()
-    x, weights = run(clock)
-    return Drawn(
-        x, weights, clock.calls, clock.products, time.process_time() - start, clock.seconds
-    )
-
-
-def named(name: str, n: int = N, **options: bool) -> Callable[[Problem], Drawn]:
-    """A method of `inverse.methods()` at 100 network calls."""
-
-    def run(p: Problem) -> Drawn:
-        def sample(prior: Prior) -> tuple[Tensor, Tensor | None]:
-            posterior = inverse.condition(prior, p.model, p.y)
-            steps = find(name).steps_within(posterior, STEPS) or 1
-            found = inverse.sample(posterior, n, method=name, steps=steps, seed=p.seed, **options)
-            return found.x, found.weights
-
-        return drawn(sample, p.prior)
-
-    return run
-
-
-def tabulated(p: Problem) -> Drawn:
-    """optimal-covariance, of two calls a step, with a table of the prior's error on 1000 draws."""
-    generator = torch.Generator().manual_seed(p.seed)
-    images = p.prior.mixture.sample(1000, generator)
-    grid = geometric(20, p.prior.sigma_range)[:-1].flip(0)
-    table = Tabulated.measure(p.prior, grid, images, generator=generator)
-
-    def sample(prior: Prior) -> tuple[Tensor, None]:
-        posterior = inverse.condition(prior, p.model, p.y)
-        steps = STEPS // 2
-        name = "optimal-covariance"
-        return inverse.sample(
-            posterior, N, method=name, steps=steps, seed=p.seed, table=table
-        ).x, None
-
-    return drawn(sample, p.prior)
-
-
-def walked(  # type: ignore[no-untyped-def]
+def walked(
     lift: Lift | None, eta: float = 1.0, exact_start: bool = False, steps: int = STEPS
-):
+) -> Run:
     """Ancestral steps along the paper's grid; no lift: the exact posterior score."""
 
-    def run(p: Problem) -> Drawn:
+    def run(p: Problem, prior: Prior) -> Weighted:
         eps = torch.randn(N, p.d, generator=torch.Generator().manual_seed(p.seed)).double()
         start = eps / SCHEDULE.alpha(1.0)
         if exact_start:
-            start = p.exact(N, stream=3) + float(levels(steps)[0]) * eps
-
-        def sample(prior: Prior) -> tuple[Tensor, None]:
-            target = prior
-            if lift is not None:
-                target = inverse.condition(prior, p.model, p.y, lift=lift)
-            return Ancestral(levels(steps), eta=eta)(target, start=start, seed=p.seed), None
-
-        posterior = ExactPosterior(p.prior, p.A, p.sigma_y, p.y)
-        return drawn(sample, posterior if lift is None else p.prior)
+            source = torch.Generator().manual_seed(3000 + p.seed)
+            start = p.draws(N, source) + float(levels(steps)[0]) * eps
+        target = ExactPosterior(p.prior, p.A, p.sigma_y, p.y)
+        if lift is not None:
+            target = inverse.condition(prior, p.model, p.y, lift=lift)
+        return Ancestral(levels(steps), eta=eta)(target, start=start, seed=p.seed), None
 
     return run
 
 
-def dps(zeta: float, eta: float, steps: int = STEPS) -> Callable[[Problem], Drawn]:
+def dps(zeta: float, eta: float, steps: int = STEPS) -> Run:
     # grad |r|^2 / |r| = 2 grad |r|.
     def lift(model: LinearGaussian, y: Tensor) -> Likelihood:
         return NormalizedPlugIn(
@@ -194,69 +141,79 @@ def tmpd(model: LinearGaussian, y: Tensor) -> Likelihood:
     return GaussianLift(model, y, Tweedie())
 
 
-def released(steps: int = STEPS) -> Callable[[Problem], Drawn]:
+def released(steps: int = STEPS) -> Run:
     return walked(lambda model, y: ReleasedStep(pigdm(model, y), steps), steps=steps)
 
 
-def prototype(p: Problem) -> Drawn:
-    def sample(prior: Prior) -> tuple[Tensor, Tensor]:
-        found = TwistedFilter(levels(STEPS), order=1)(
-            inverse.condition(prior, p.model, p.y, lift=tmpd), N, seed=p.seed, dtype=torch.float64
-        )
-        return found.x, found.log_weights.exp()
-
-    return drawn(sample, p.prior)
+def prototype(p: Problem, prior: Prior) -> Weighted:
+    found = TwistedFilter(levels(STEPS), order=1)(
+        inverse.condition(prior, p.model, p.y, lift=tmpd), N, seed=p.seed, dtype=torch.float64
+    )
+    return found.x, found.log_weights.exp()
 
 
-REFERENCE: dict[str, Callable[[Problem], Drawn]] = {
-    "exact": walked(None),
-    "exact start": walked(None, exact_start=True),
-    "DPS 0.1/0.85": dps(0.1, 0.85),
-    "DPS 1/0.6": dps(1.0, 0.6),
-    "PiGDM score": walked(pigdm),
-    "PiGDM released": released(),
-    "TMPD": walked(tmpd),
-    "TDS prototype": prototype,
+def prior_draws(p: Problem, prior: Prior) -> Weighted:
+    return p.prior.sample(N, torch.Generator().manual_seed(p.seed)), None
+
+
+BESIDE: dict[str, Run] = {
+    "prior": prior_draws,
+    "reference: exact": walked(None),
+    "reference: exact start": walked(None, exact_start=True),
+    "reference: DPS 0.1/0.85": dps(0.1, 0.85),
+    "reference: DPS 1/0.6": dps(1.0, 0.6),
+    "reference: PiGDM score": walked(pigdm),
+    "reference: PiGDM released": released(),
+    "reference: TMPD": walked(tmpd),
+    "reference: TDS prototype": prototype,
 }
-OTHER_STEPS: dict[str, Callable[[Problem], Drawn]] = {
-    "exact, 20 steps": walked(None, steps=20),
-    "DPS 0.1/0.6, 20 steps": dps(0.1, 0.6, 20),
-    "DPS 1/0.6, 20 steps": dps(1.0, 0.6, 20),
-    "exact, 1000 steps": walked(None, steps=1000),
-    "DPS 0.1/0.85, 1000 steps": dps(0.1, 0.85, 1000),
-    "DPS 1/0.6, 1000 steps": dps(1.0, 0.6, 1000),
-    "PiGDM score, 1000 steps": walked(pigdm, steps=1000),
-    "PiGDM released, 1000 steps": released(1000),
-    "TMPD, 1000 steps": walked(tmpd, steps=1000),
+OTHER_STEPS: dict[str, Run] = {
+    "reference: exact, 20 steps": walked(None, steps=20),
+    "reference: DPS 0.1/0.6, 20 steps": dps(0.1, 0.6, 20),
+    "reference: DPS 1/0.6, 20 steps": dps(1.0, 0.6, 20),
+    "reference: exact, 1000 steps": walked(None, steps=1000),
+    "reference: DPS 0.1/0.85, 1000 steps": dps(0.1, 0.85, 1000),
+    "reference: DPS 1/0.6, 1000 steps": dps(1.0, 0.6, 1000),
+    "reference: PiGDM score, 1000 steps": walked(pigdm, steps=1000),
+    "reference: PiGDM released, 1000 steps": released(1000),
+    "reference: TMPD, 1000 steps": walked(tmpd, steps=1000),
 }
+VARIANTS = {
+    "mmps, absorbed": ("mmps", N, {"absorb": True}), "tds, absorbed": ("tds", N, {"absorb": True}),
+    "tds, 4000 particles": ("tds", 4 * N, {}),
+}  # fmt: skip
 
 
-def floor(p: Problem) -> Drawn:
-    """As many exact draws, independent of those that all are compared with."""
-    return Drawn(p.exact(N, stream=2), None)
+def variant(
+    posed: Posed, seed: int, name: str, n: int, options: dict[str, bool], prior: Prior
+) -> Weighted:
+    run = named(posed, name, n, STEPS, seed, **options)
+    assert run is not None
+    return run(prior)
 
 
-def prior_draws(p: Problem) -> Drawn:
-    return Drawn(p.prior.mixture.sample(N, torch.Generator().manual_seed(p.seed)), None)
+def pose(cell: Cell, seed: int) -> Posed:
+    p = problem(cell, seed)
+    posed = Posed(p.prior, p.model, p.y, p.draws, p.modes)
+    # What the first protocol alone is run with, and the reference settings of both.
+    runs = BESIDE if len(cell) == 3 else BESIDE | OTHER_STEPS
+    others = {name: Other(partial(run, p), {}) for name, run in runs.items()}
+    if len(cell) == 2:
+        for name, how in VARIANTS.items():
+            others[name] = Other(partial(variant, posed, seed, *how), {})
+        others |= peers(p)
+    return replace(posed, others=others)
 
 
-def all_methods() -> dict[str, Entry]:
-    p = problem((8, 1), 0)
-    posterior = inverse.condition(p.prior, p.model, p.y)
-    able = [
-        m.name for m in inverse.methods()
-        if m.refusal(posterior) is None and m.steps_within(posterior, STEPS) is not None
-    ]  # fmt: skip
-    known = {
-        "floor": floor, "prior": prior_draws,
-        **{f"reference: {name}": run for name, run in (REFERENCE | OTHER_STEPS).items()},
-        **{f"inverse {name}": named(name) for name in able},
-        **{f"inverse {name}, absorbed": named(name, absorb=True) for name in ("mmps", "tds")},
-        "inverse optimal-covariance": tabulated,
-        "inverse tds, 4000 particles": named("tds", 4 * N),
-    }  # fmt: skip
-    return {name: Entry(run, {}) for name, run in known.items()}
+def label(cell: Cell) -> str:
+    return ",".join(map(str, cell))
 
 
-if __name__ == "__main__":
-    main(all_methods(), __doc__.partition("\n")[0])
+FAMILY = Family({f"mixture {label(cell)}": partial(pose, cell) for cell in CELLS}, n=N, seeds=20)
+EQUAL = Family(
+    {
+        f"equal {label((*cell, sigma_y))}": partial(pose, (*cell, sigma_y))
+        for cell in CELLS for sigma_y in SIGMAS_Y
+    },
+    n=N, seeds=10,
+)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The mixture of 25 Gaussians whose posteriors are known: instances, exact denoisers, distances.
+"""The mixture of 25 Gaussians whose posteriors are known: instances and exact denoisers.
 
 Prior: x0 ~ sum_k w_k N(m_k, I) in d dimensions, m_k = (-8 i, -8 j) repeated d / 2 times for i, j in
 -2 ... 2, w proportional to squared normals. Measurement: y = A x0 + sigma_y eps of m values,
@@ -15,23 +15,22 @@ Diffusions for Inverse Problems", 2024, https://arxiv.org/abs/2310.06721
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
+from posed import Modes
 from torch import Tensor
 
 from forward_models import LinearGaussian, MatrixOperator
-from inverse.diagnostics.sliced import Slices
 from priors import Mixture, Prior
 from priors.prior import CovarianceProduct
 
 Cell = tuple[int, int] | tuple[int, int, float]
 """d, m, and sigma_y in the second protocol."""
 CELLS: tuple[Cell, ...] = tuple((d, m) for d in (8, 80, 800) for m in (1, 2, 4))
+SIGMAS_Y = (0.01, 0.1, 1.0)
+"""Noise of the second protocol."""
 HALF_WIDTH = 20.0
 """Half the range within which practically all values lie: the unit of toolboxes for images."""
 
@@ -53,6 +52,9 @@ class IsotropicMixture(Prior):
 
     def initial(self, eps: Tensor, sigma: float) -> Tensor:
         return self.mixture.initial(eps, sigma)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        return self.mixture.sample(n, generator)
 
     def log_responsibilities(self, x: Tensor, s2: Tensor | float) -> Tensor:
         """log r_k (B, K) at noise variance s2."""
@@ -106,41 +108,6 @@ class ExactPosterior(Prior):
         return x0 + c * (pulled @ self.vectors.to(x).mT @ A)
 
 
-class Clock(Prior):
-    """A prior that counts its network calls and products, and times them (processor seconds)."""
-
-    def __init__(self, prior: Prior) -> None:
-        self.prior = prior
-        self.event_shape, self.sigma_range = prior.event_shape, prior.sigma_range
-        self.scale, self.data_range = prior.scale, prior.data_range
-        self.exact_covariance = prior.exact_covariance
-        self.calls = self.products = 0
-        self.seconds = 0.0
-
-    def initial(self, eps: Tensor, sigma: float) -> Tensor:
-        return self.prior.initial(eps, sigma)
-
-    def _timed(self, function: Callable, *arguments: Tensor):  # type: ignore[no-untyped-def]
-        start = time.process_time()
-        found = function(*arguments)
-        self.seconds += time.process_time() - start
-        return found
-
-    def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
-        self.calls += 1
-        return self._timed(self.prior._denoise, x, sigma)
-
-    def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
-        self.calls += 1
-        x0, product = self._timed(self.prior._covariance, x, sigma)
-
-        def counted(v: Tensor) -> Tensor:
-            self.products += 1
-            return self._timed(product, v)
-
-        return x0, counted
-
-
 @dataclass(frozen=True)
 class Problem:
     """One instance: what a sampler may see (prior, model, y), and the truth it is judged by."""
@@ -152,20 +119,28 @@ class Problem:
     y: Tensor
     A: Tensor
     sigma_y: float
-    truth: Mixture
 
     @property
     def d(self) -> int:
         return self.cell[0]
 
-    def exact(self, n: int, stream: int) -> Tensor:
-        """n independent draws of the posterior; streams are independent."""
-        return self.truth.sample(n, torch.Generator().manual_seed(1000 * stream + self.seed))
-
     @cached_property
-    def distance(self) -> SlicedWasserstein:
-        """To 2000 exact draws."""
-        return SlicedWasserstein(self.exact(2000, stream=1), self.seed)
+    def truth(self) -> Mixture:
+        return self.prior.mixture.condition(self.model, self.y)
+
+    def draws(self, n: int, generator: torch.Generator) -> Tensor:
+        """n draws of the posterior."""
+        return self.truth.sample(n, generator)
+
+    def modes(self) -> Modes:
+        """Those of the prior, to which p(y | x) is common, with the posterior's weights."""
+        belong = partial(self.prior.log_responsibilities, s2=0.0)
+        return Modes(lambda x: belong(x).exp(), self.truth.weights)
+
+
+def parse_cell(text: str) -> Cell:
+    d, m, *sigma_y = text.split(",")
+    return (int(d), int(m), float(sigma_y[0])) if sigma_y else (int(d), int(m))
 
 
 def problem(cell: Cell, seed: int) -> Problem:
@@ -186,65 +161,4 @@ def problem(cell: Cell, seed: int) -> Problem:
     weights = weights.double() / weights.double().sum()
     mixture = Mixture(means.double(), 1.0, weights)
     model = LinearGaussian(MatrixOperator(A), sigma_y)
-    truth = mixture.condition(model, y)
-    return Problem(cell, seed, IsotropicMixture(mixture), model, y.unsqueeze(0), A, sigma_y, truth)
-
-
-class SlicedWasserstein:
-    """Mean over random directions of the W1 distance between projections on them.
-
-    Args:
-        other: (n', d) unweighted samples that all sets are compared with.
-        seed: of the directions.
-    """
-
-    def __init__(self, other: Tensor, seed: int = 0, slices: int = 500) -> None:
-        self.slices = Slices(other, projections=slices, seed=seed)
-
-    def __call__(self, x: Tensor, weights: Tensor | None = None) -> float:
-        """W1 between x (n, d), weighted (n,) or not, and `other`."""
-        return float(self.slices.to(x, weights).w1.mean())
-
-
-def coverage(problem: Problem, x: Tensor, weights: Tensor, level: float = 0.9) -> float:
-    """Exact posterior mass of the samples' central intervals, mean over coordinates."""
-    values, order = x.double().sort(0)
-    below = weights.double()[order].cumsum(0)
-    edges = []
-    for mass in ((1 - level) / 2, (1 + level) / 2):
-        index = (below < mass).sum(0).clamp(max=len(x) - 1)
-        edges.append(values.gather(0, index.unsqueeze(0))[0])
-    means, w = problem.truth.means.double(), problem.truth.weights.double()
-    std = torch.eye(problem.d).double() - _explained(problem)
-    std = std.diagonal().sqrt()
-    low, high = (torch.special.ndtr((edge - means) / std) for edge in edges)
-    return float((w @ (high - low)).mean())
-
-
-def _explained(problem: Problem) -> Tensor:
-    """A^T (A A^T + sigma_y^2)^-1 A: what y takes from each component's covariance I."""
-    A = problem.A
-    noise = problem.sigma_y**2 * torch.eye(len(A)).double()
-    return A.mT @ torch.linalg.solve(A @ A.mT + noise, A)
-
-
-def judge(problem: Problem, x: Tensor, weights: Tensor | None) -> dict[str, float]:
-    """Figures of weighted samples x (n, d) against the exact posterior.
-
-    sw: sliced W1 to 2000 exact draws; tv: total variation of the modes' weights; chi2: mean squared
-    residual in units of sigma_y; coverage: mass of 90 % intervals; ess: samples these are worth.
-    """
-    x = x.double()
-    w = x.new_full((len(x),), 1 / len(x)) if weights is None else weights.double()
-    if not bool(torch.isfinite(x).all()):
-        return {"sw": math.nan, "tv": math.nan, "chi2": math.nan, "coverage": math.nan, "ess": 0.0}
-    # p(y | x) is common to the components: the posterior's responsibilities are the prior's.
-    modes = w @ problem.prior.log_responsibilities(x, 0.0).exp()
-    residual = (problem.y - x @ problem.A.mT) / problem.sigma_y
-    return {
-        "sw": problem.distance(x, weights),
-        "tv": float((modes - problem.truth.weights.double()).abs().sum() / 2),
-        "chi2": float(w @ residual.square().mean(-1)),
-        "coverage": coverage(problem, x, w),
-        "ess": float(1 / w.square().sum()),
-    }
+    return Problem(cell, seed, IsotropicMixture(mixture), model, y.unsqueeze(0), A, sigma_y)

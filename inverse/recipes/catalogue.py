@@ -39,15 +39,15 @@ _METHODS: tuple[Method, ...] = (
 DEFAULTS = ("exact", "mmps", "dps", "unscented", "scg")
 """In this order. Exact where that is known. Linear-Gaussian: mmps, of the methods with samples of
 equal weight and 90 % intervals that hold 88 % or more the nearest to the posterior in five of six
-cells at d = 8 and 80, within the errors in the sixth (benchmarks/results/mixture.json). Other
+cells at d = 8 and 80, within the errors in the sixth (benchmarks/results/distances.json). Other
 differentiable ones, such as clean classifiers: dps, whose samples are of the class as often as
 exact ones (benchmarks/results/class_conditional.json). Black boxes: unscented where few enough
-values are unknown (benchmarks/results/nonlinear.json), else scg, which keeps the residual at the
+values are unknown (benchmarks/results/distances.json), else scg, which keeps the residual at the
 noise."""
 
 DEFAULTS_OF_CURVED = ("exact", "daps", "dps", "scg")
 """For differentiable models with independent noise that are not linear: daps is nearer the
-posterior than mmps on all of four such problems (benchmarks/results/nonlinear.json), and keeps the
+posterior than mmps on all of four such problems (benchmarks/results/distances.json), and keeps the
 residual at the noise on images where mmps does not (benchmarks/results/images.json)."""
 
 DEFAULTS_OF_FEW = ("exact", "unscented", "dps", "scg")

@@ -1,0 +1,74 @@
+"""Pictures of 28 x 28 with an exact posterior: a mixture of 30 Gaussians fitted to digits.
+
+The bundled prior "digits-mixture", whose posterior under a linear model with Gaussian noise is a
+mixture again; the truth is a draw of it. Measurements:
+
+    pixels  20 of the 784 pixels, noise 0.3
+    blur    all, convolved with a Gaussian of standard deviation 4 pixels, noise 0.2
+    CT      line integrals at 2 angles, in pixels, noise 4
+
+so little that two to six modes remain.
+
+50 samples of 3 instances: the denoiser takes about 0.03 s for them. tv is that of the modes'
+weights, with 50 exact draws about 0.1 to 0.15 where several modes remain; mean_error and variance:
+`posed.moments_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from posed import Family, Modes, Posed, moments_of
+from small_problems import Denoiser
+
+import priors
+from forward_models import (
+    Blur,
+    Inpainting,
+    LinearGaussian,
+    Tomography,
+    gaussian_kernel,
+    random_mask,
+)
+
+SHAPE = (1, 28, 28)
+
+
+@cache
+def bundled() -> priors.Mixture:
+    prior = priors.load("digits-mixture")
+    assert isinstance(prior, priors.Mixture)
+    return prior
+
+
+def pixels() -> LinearGaussian:
+    mask = random_mask(SHAPE[1:], 20 / 784, torch.Generator().manual_seed(5))
+    return LinearGaussian(Inpainting(mask.expand(SHAPE)), 0.3)
+
+
+def blurred() -> LinearGaussian:
+    return LinearGaussian(Blur(gaussian_kernel(4.0), "circular", image_shape=SHAPE), 0.2)
+
+
+def scanned() -> LinearGaussian:
+    return LinearGaussian(Tomography(SHAPE[1:], (0.0, 90.0)), 4.0)
+
+
+def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
+    prior, measured = bundled(), model()
+    source = torch.Generator().manual_seed(seed)
+    y = measured.simulate(prior.sample(1, source), source)
+    truth = prior.condition(measured, y)
+    modes = Modes(lambda x: truth.responsibilities(x, 0.0), truth.weights)
+    return Posed(Denoiser(prior), measured, y, truth.sample, lambda: modes, moments_of(truth))
+
+
+FAMILY = Family(
+    {
+        "digits pixels": partial(pose, pixels), "digits blur": partial(pose, blurred),
+        "digits CT": partial(pose, scanned),
+    },
+    n=50, seeds=3,
+)  # fmt: skip

@@ -1,0 +1,140 @@
+"""How near each method's samples come to the exact posterior: one runner for all problems.
+
+    python benchmarks/truth distances [--problems trap "fields CT" ...] [--methods tds ...]
+
+Problems (a family's name stands for all of it):
+
+    mixture    25 Gaussians, d values of which m are measured ("mixture 8,1"), and peers
+    equal      the same with equal weights and noise sigma_y ("equal 8,1,0.1")
+    trap       two unmeasured values of two modes beside measured ones ("trap A1, 0.2")
+    fields     a stationary Gaussian field, 32 x 32: a few pixels, a blur, CT
+    digits     a mixture of 30 Gaussians of digits, 28 x 28: a few pixels, a blur, CT
+    nonlinear  four Gaussians in three dimensions and models that are not linear
+
+Every method of `inverse.methods()` that can sample a problem, its defaults, as many steps as spend
+about 100 network calls a sample, and what a family has beside them; the denoiser is exact, and no
+method can know of what. Figures: see `posed.Judge`; excess is that of sw over the floor, as many
+exact draws, of the same seed; calls count the 19 of optimal-covariance's table of the prior.
+
+Every run is a line of a JSON file, skipped when present. The summary, means over seeds and 1.96
+standard errors, goes to benchmarks/results/distances.json, where an entry that no run, or runs of
+fewer seeds, would replace stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import digits
+import fields
+import mixture
+import nonlinear
+import torch
+import trap
+from distance_summary import RESULTS, keep, report
+from posed import Clock, Family, Judge, Posed, Weighted, named
+from runs import Rows
+
+import inverse
+from priors import Prior
+
+CALLS = 100
+FAMILIES: dict[str, Family] = {
+    "mixture": mixture.FAMILY, "equal": mixture.EQUAL, "trap": trap.FAMILY,
+    "fields": fields.FAMILY, "digits": digits.FAMILY, "nonlinear": nonlinear.FAMILY,
+}  # fmt: skip
+FAULTS = (ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError)
+
+
+def measure(run: Callable[[Prior], Weighted], posed: Posed, judge: Judge) -> dict[str, Any]:
+    """The figures of one run and what it cost, or what went wrong."""
+    clock = Clock(posed.prior)
+    start = time.process_time()
+    try:
+        x, weights = run(clock)
+    except FAULTS as error:
+        return {"error": f"{type(error).__name__}: {error}"[:200]}
+    seconds = time.process_time() - start
+    return judge(x, weights) | {
+        "calls": clock.calls, "products": clock.products,
+        "seconds": round(seconds, 4), "network_seconds": round(clock.seconds, 4),
+    }  # fmt: skip
+
+
+def runs_of(
+    posed: Posed, judge: Callable[[], Judge], n: int, seed: int, names: list[str] | None
+) -> dict[str, tuple[Callable[[], Callable[[Prior], Weighted] | None], dict[str, str]]]:
+    """All that can be run on an instance, by name, and the facts of each."""
+    known: dict[str, Any] = {
+        "floor": (lambda: lambda prior: (judge().exact(n, stream=2), None), {}),
+        **{
+            m.name: (partial(named, posed, m.name, n, CALLS, seed), {})
+            for m in inverse.methods()
+        },
+        **{name: (lambda run=other.run: run, other.facts) for name, other in posed.others.items()},
+    }  # fmt: skip
+    return {k: v for k, v in known.items() if names is None or k in ("floor", *names)}
+
+
+def run_instance(
+    rows: Rows, label: str, posed: Posed, n: int, seed: int, names: list[str] | None
+) -> None:
+    judges: list[Judge] = []
+
+    def judge() -> Judge:
+        if not judges:
+            judges.append(Judge(posed, seed))
+        return judges[0]
+
+    for name, (build, facts) in runs_of(posed, judge, n, seed, names).items():
+        if rows.has(label, name, seed):
+            continue
+        run = build()
+        if run is None:
+            continue
+        head = {"problem": label, "method": name, "seed": seed, "n": n, **facts}
+        rows.add(head | measure(run, posed, judge()))
+
+
+def chosen(asked: list[str]) -> list[str]:
+    """Labels of the families and problems asked for."""
+    labels = [label for family in FAMILIES.values() for label in family.problems]
+    found = []
+    for name in asked:
+        matching = [label for label in labels if name in (label, label.partition(" ")[0])]
+        if not matching:
+            raise SystemExit(f"no problem {name!r}; known: {', '.join([*FAMILIES, *labels])}")
+        found += matching
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--problems", nargs="+", default=list(FAMILIES), metavar="LABEL")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="by default all that can")
+    parser.add_argument("--seeds", type=int, help="seeds 0 to this; by default the family's")
+    kept = Path(tempfile.gettempdir()) / "distances.jsonl"
+    parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rows = Rows(options.runs, "problem", "method", "seed")
+    for label in chosen(options.problems):
+        family = FAMILIES[label.partition(" ")[0]]
+        for seed in range(options.seeds or family.seeds):
+            posed = family.problems[label](seed)
+            run_instance(rows, label, posed, family.n, seed, options.methods)
+        keep(rows, options.out)
+        print(report(rows, label), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""A stationary Gaussian field of 32 x 32, whose posteriors are Gaussian and known.
+
+Prior: a Matern field of smoothness 5/2, length 0.15 of the width and variance 1 on a torus, power
+(5 + (2 pi 0.15 |k|)^2)^(-7/2) at frequency k, and white noise of variance 1e-4. Measurements, noise
+0.1 for the first two:
+
+    pixels  16 of the 1024 pixels
+    blur    all, convolved with a Gaussian of standard deviation 2 pixels
+    CT      line integrals at 12 angles, in pixels, noise 1
+
+The truth is a draw of the prior. mean_error and variance: `posed.moments_of`.
+
+Paper: Boys et al., "Tweedie Moment Projected Diffusions for Inverse Problems", 2024,
+https://arxiv.org/abs/2310.06721 (a field, not periodic, of which 16 pixels are seen)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache, partial
+
+import torch
+from posed import Family, Posed, moments_of
+from small_problems import Denoiser
+
+from forward_models import (
+    Blur,
+    Inpainting,
+    LinearGaussian,
+    Tomography,
+    gaussian_kernel,
+    random_mask,
+)
+from priors import Circulant, Gaussian
+
+SIZE, LENGTH, NUGGET = 32, 0.15, 1e-4
+SHAPE = (1, SIZE, SIZE)
+
+
+@cache
+def matern() -> Gaussian:
+    k = torch.fft.fftfreq(SIZE, dtype=torch.float64) * SIZE
+    squared = k[:, None].square() + k.square()
+    power = (5 + (2 * math.pi * LENGTH) ** 2 * squared) ** -3.5
+    return Gaussian(
+        torch.zeros(SHAPE, dtype=torch.float64), Circulant(power / power.mean() + NUGGET, SHAPE)
+    )
+
+
+def pixels() -> LinearGaussian:
+    mask = random_mask((SIZE, SIZE), 16 / SIZE**2, torch.Generator().manual_seed(5))
+    return LinearGaussian(Inpainting(mask.expand(SHAPE)), 0.1)
+
+
+def blurred() -> LinearGaussian:
+    return LinearGaussian(Blur(gaussian_kernel(2.0), "circular", image_shape=SHAPE), 0.1)
+
+
+def scanned() -> LinearGaussian:
+    angles = torch.arange(12, dtype=torch.float64) * 15
+    return LinearGaussian(Tomography((SIZE, SIZE), angles), 1.0)
+
+
+def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
+    prior, measured = matern(), model()
+    source = torch.Generator().manual_seed(seed)
+    y = measured.simulate(prior.sample(1, source), source)
+    truth = prior.condition(measured, y)
+    return Posed(Denoiser(prior), measured, y, truth.sample, further=moments_of(truth))
+
+
+FAMILY = Family(
+    {
+        "fields pixels": partial(pose, pixels), "fields blur": partial(pose, blurred),
+        "fields CT": partial(pose, scanned),
+    },
+    n=200, seeds=5,
+)  # fmt: skip
