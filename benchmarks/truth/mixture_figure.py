@@ -2,7 +2,7 @@
 
     python benchmarks/truth mixture_figure
 
-Of the first protocol. Reads benchmarks/results/mixture.json, writes mixture.png beside it.
+Of the first protocol. Reads benchmarks/results/distances.json, writes mixture.png beside it.
 Excesses below 0.01 are drawn there; methods by their mean in the smallest dimension.
 """
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from mixture_runs import RESULTS
+from distance_summary import RESULTS
 
 LEAST = 0.01
-COLOURS = {"reference": "tab:gray", "inverse": "tab:blue", "deepinv": "tab:orange",
-           "azula": "tab:green"}  # fmt: skip
+COLOURS = {"reference": "tab:gray", "deepinv": "tab:orange", "azula": "tab:green"}
+OURS = "tab:blue"
 
 
 def excess(cell: dict[str, Any], name: str) -> float | None:
@@ -30,7 +30,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    cells = {key: cell for key, cell in results["cells"].items() if key.count(",") == 1}
+    cells = {
+        key.removeprefix("mixture "): cell
+        for key, cell in results["problems"].items()
+        if key.startswith("mixture ")
+    }
     dimensions = sorted({int(key.split(",")[0]) for key in cells})
     first = [cell for key, cell in cells.items() if key.startswith(f"{dimensions[0]},")]
     mean = {}
@@ -49,7 +53,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             for row, name in enumerate(order):
                 value = excess(cell, name) if cell else None
                 if value is not None:
-                    colour = COLOURS.get(name.split()[0].rstrip(":"), "black")
+                    colour = COLOURS.get(name.split()[0].rstrip(":"), OURS)
                     panel.plot(value, row, marker, color=colour, ms=5, mfc="none")
             panel.plot([], [], marker, color="black", mfc="none", label=f"{m} measured")
         panel.set_xscale("log")
@@ -64,4 +68,4 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(json.loads(RESULTS.read_text()), RESULTS.with_suffix(".png"))
+    draw(json.loads(RESULTS.read_text()), RESULTS.with_name("mixture.png"))

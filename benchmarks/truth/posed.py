@@ -18,6 +18,7 @@ from torch import Tensor
 import inverse
 from forward_models import ForwardModel
 from inverse.diagnostics import Slices
+from inverse.recipes import find
 from priors import Gaussian, Mixture, Prior
 from priors.prior import CovarianceProduct
 
@@ -185,11 +186,9 @@ class Clock(Prior):
 
 
 def named(
-    posed: Posed, name: str, n: int, calls: int, seed: int, **options: bool
+    posed: Posed, name: str, n: int, calls: int, seed: int, **options: Any
 ) -> Callable[[Prior], Weighted] | None:
     """A method of `inverse.methods()` at about so many network calls; None if it cannot."""
-    from inverse.recipes import find
-
     method = find(name)
     posterior = inverse.condition(posed.prior, posed.model, posed.y)
     if method.refusal(posterior) is not None:
