@@ -4,8 +4,8 @@ The bundled prior "digits-mixture", whose posterior under a linear model with Ga
 mixture again; the truth is a draw of it. Measurements:
 
     pixels  20 of the 784 pixels, noise 0.3
-    blur    all, convolved with a Gaussian of standard deviation 4 pixels, noise 0.2
-    CT      line integrals at 2 angles, in pixels, noise 4
+    coarse  means of boxes of 7 x 7 pixels, noise 0.1
+    CT      line integrals at 2 angles, 2 pixels apart, in pixels, noise 4
 
 so little that two to six modes remain.
 
@@ -25,11 +25,10 @@ from small_problems import Denoiser
 
 import priors
 from forward_models import (
-    Blur,
+    Downsampling,
     Inpainting,
     LinearGaussian,
     Tomography,
-    gaussian_kernel,
     random_mask,
 )
 
@@ -48,12 +47,12 @@ def pixels() -> LinearGaussian:
     return LinearGaussian(Inpainting(mask.expand(SHAPE)), 0.3)
 
 
-def blurred() -> LinearGaussian:
-    return LinearGaussian(Blur(gaussian_kernel(4.0), "circular", image_shape=SHAPE), 0.2)
+def coarse() -> LinearGaussian:
+    return LinearGaussian(Downsampling(7, image_shape=SHAPE), 0.1)
 
 
 def scanned() -> LinearGaussian:
-    return LinearGaussian(Tomography(SHAPE[1:], (0.0, 90.0)), 4.0)
+    return LinearGaussian(Tomography(SHAPE[1:], (0.0, 90.0), detector_spacing=2.0), 4.0)
 
 
 def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
@@ -67,7 +66,7 @@ def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
 
 FAMILY = Family(
     {
-        "digits pixels": partial(pose, pixels), "digits blur": partial(pose, blurred),
+        "digits pixels": partial(pose, pixels), "digits coarse": partial(pose, coarse),
         "digits CT": partial(pose, scanned),
     },
     n=50, seeds=3,

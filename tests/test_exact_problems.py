@@ -1,0 +1,75 @@
+"""The judge of benchmarks/truth: exact draws have the figures that theory says, others have not."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+LABELS = ("mixture 8,2", "equal 8,4,0.1", "trap A1, 0.5", "fields pixels", "nonlinear moduli")
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The modules distances, distance_summary and posed, not left behind."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.syspath_prepend(FOLDER / "truth")
+    import distance_summary
+    import distances
+    import posed
+
+    yield distances, distance_summary, posed
+    for name in set(sys.modules) - before:
+        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_exact_draws_have_the_figures_of_exact_draws(benchmark, label):
+    distances, _, posed = benchmark
+    family = distances.FAMILIES[label.partition(" ")[0]]
+    instance = family.problems[label](0)
+    judge = posed.Judge(instance, 0)
+    exact = judge(judge.exact(family.n, stream=2), None)
+    assert abs(exact["coverage"] - 0.9) < 0.03
+    assert abs(exact["chi2"] - 1) < 0.3
+    assert exact["ess"] == pytest.approx(family.n)
+    assert exact.get("tv", 0) < 0.05
+    # Both are means over n draws: errors of about n^(-1/2).
+    assert 0.5 < exact.get("mean_error", family.n**-0.5) * family.n**0.5 < 1.5
+    assert abs(exact.get("variance", 1) - 1) < 0.2
+    prior = judge(instance.prior.sample(family.n, torch.Generator().manual_seed(1)), None)
+    assert prior["sw"] > 2 * exact["sw"]
+    assert prior["chi2"] > 1.5 * exact["chi2"]
+
+
+def test_a_named_method_makes_the_calls_it_is_given(benchmark):
+    distances, _, posed = benchmark
+    instance = distances.FAMILIES["trap"].problems["trap A1, 0.5"](0)
+    run = posed.named(instance, "mmps", 20, 10, 0)
+    row = distances.measure(run, instance, posed.Judge(instance, 0))
+    assert row["calls"] == 10
+    assert row["sw"] < 1
+
+
+def test_runs_of_fewer_seeds_leave_the_known_entry(benchmark, tmp_path):
+    _, summary, _ = benchmark
+    out = tmp_path / "distances.json"
+
+    def rows(method, seeds, sw):
+        return [
+            {"problem": "trap", "method": name, "seed": seed, "sw": value}
+            for seed in range(seeds) for name, value in (("floor", 0.1), (method, sw))
+        ]  # fmt: skip
+
+    summary.keep(rows("tds", 3, 0.5), out)
+    summary.keep(rows("mmps", 2, 0.7) + rows("tds", 2, 0.9), out)
+    found = json.loads(out.read_text())["problems"]["trap"]
+    assert found["tds"]["sw"] == [0.5, 0.0]
+    assert found["tds"]["seeds"] == 3
+    assert found["mmps"]["excess"] == [0.6, 0.0]
