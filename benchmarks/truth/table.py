@@ -72,16 +72,27 @@ class Column:
         found = [p[name]["tv"][0] for p in self.sampled(name) if "tv" in p[name]]
         return fmean(found) if found else None
 
+    def word(self, name: str) -> str:
+        value = self.excess(name)
+        if value is None:
+            return "fails" if any(name in p for p in self.problems) else "–"
+        return short(value)
+
     def shown(self, name: str) -> str:
         value, of = self.excess(name), len(self.sampled(name))
         if value is None:
-            return "fails" if any(name in p for p in self.problems) else "–"
+            return self.word(name)
         parts = f" ({of} of {len(self.problems)})" if of < len(self.problems) else ""
         return number(value) + parts
 
 
 def number(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.095 else f"{value:.3f}"
+
+
+def short(value: float) -> str:
+    digits = 0 if value >= 9.95 else 1 if value >= 0.995 else 2
+    return f"{value:.{digits}f}".replace("-0.00", "0.00")
 
 
 def columns(results: dict[str, Any]) -> dict[str, Column]:
@@ -159,7 +170,7 @@ def draw(table: dict[str, Column], calibration: dict[str, Any], names: list[str]
     )  # fmt: skip
     nearness = [[c.relative(name) for c in table.values()] for name in names]
     logs = [[math.nan if v is None else math.log10(max(v, 0.1)) for v in row] for row in nearness]
-    words = [[c.excess(name) for c in table.values()] for name in names]
+    words = [[c.word(name) for c in table.values()] for name in names]
     paint(panels[0], logs, words, (-1, 2), list(table))
     panels[0].set_yticks(
         range(len(names)),
@@ -168,7 +179,8 @@ def draw(table: dict[str, Column], calibration: dict[str, Any], names: list[str]
     panels[0].set_title("sliced W1 above exact draws'\n(calibrated on)", fontsize=10)
     variations = [[c.tv(name) for c in with_modes.values()] for name in names]
     values = [[math.nan if v is None else v for v in row] for row in variations]
-    paint(panels[1], values, variations, (0, 0.8), list(with_modes))
+    words = [["–" if v is None else short(v) for v in row] for row in variations]
+    paint(panels[1], values, words, (0, 0.8), list(with_modes))
     panels[1].set_yticks([])
     panels[1].set_title("total variation of mode weights", fontsize=10)
     bar = figure.colorbar(panels[0].images[0], ax=panels[0], shrink=0.5, pad=0.01)
@@ -180,17 +192,16 @@ def draw(table: dict[str, Column], calibration: dict[str, Any], names: list[str]
 def paint(
     axis: Any,
     values: list[list[float]],
-    words: list[list[float | None]],
+    words: list[list[str]],
     limits: tuple[float, float],
     titles: list[str],
 ) -> None:
     axis.imshow(values, cmap="RdYlGn_r", vmin=limits[0], vmax=limits[1], aspect="auto")
     for i, row in enumerate(words):
-        for j, value in enumerate(row):
-            shown = "–" if value is None else f"{value:.2g}" if value < 9.95 else f"{value:.0f}"
+        for j, word in enumerate(row):
             place = (values[i][j] - limits[0]) / (limits[1] - limits[0])
             ink = "white" if place < 0.1 or place > 0.9 else "black"
-            axis.text(j, i, shown, ha="center", va="center", fontsize=7, color=ink)
+            axis.text(j, i, word, ha="center", va="center", fontsize=7, color=ink)
     axis.set_xticks(range(len(titles)), titles, rotation=40, ha="right", fontsize=8)
     axis.tick_params(length=0)
 
