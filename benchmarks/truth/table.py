@@ -4,7 +4,7 @@
 
 Reads distances.json and calibration.json in benchmarks/results, prints the table and writes it to
 truth.md beside them, and truth.png. Rows are methods, nearest first; a column is a group of
-problems, over which a cell is the mean:
+problems, over which a cell is the mean; a star: of fewer than three seeds, hardly comparable:
 
     excess   of the sliced W1 distance over that of as many exact draws, data units; where a method
              has samples of some of the group's problems alone, of how many
@@ -34,7 +34,7 @@ GROUPS = {
 }  # fmt: skip
 """Columns, by how the labels of their problems begin."""
 Entries = dict[str, dict[str, Any]]
-FLOOR = "floor"
+FLOOR, FEW = "floor", 3
 
 
 def excess(problem: Entries, name: str) -> float | None:
@@ -76,14 +76,17 @@ class Column:
         value = self.excess(name)
         if value is None:
             return "fails" if any(name in p for p in self.problems) else "–"
-        return short(value)
+        return short(value) + self.star(name)
+
+    def star(self, name: str) -> str:
+        return "*" if any(p[name]["seeds"] < FEW for p in self.sampled(name)) else ""
 
     def shown(self, name: str) -> str:
         value, of = self.excess(name), len(self.sampled(name))
         if value is None:
             return self.word(name)
         parts = f" ({of} of {len(self.problems)})" if of < len(self.problems) else ""
-        return number(value) + parts
+        return number(value) + self.star(name) + parts
 
 
 def number(value: float) -> str:
@@ -138,7 +141,7 @@ def markdown(table: dict[str, Column], calibration: dict[str, Any], names: list[
     heads = ["", *table, "calibrated", "calls"]
     floors = [number(c.floor) for c in table.values()]
     lines = [
-        "Sliced W1 above that of exact draws", "", f"| {' | '.join(heads)} |",
+        "Sliced W1 above that of exact draws; * fewer than three seeds", "", f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|", f"| exact draws (distance) | {' | '.join(floors)} | | |",
     ]  # fmt: skip
     for name in names:
@@ -176,7 +179,9 @@ def draw(table: dict[str, Column], calibration: dict[str, Any], names: list[str]
         range(len(names)),
         [f"{name}  ({share(calibrated(calibration, name))})" for name in names], fontsize=8,
     )  # fmt: skip
-    panels[0].set_title("sliced W1 above exact draws'\n(calibrated on)", fontsize=10)
+    panels[0].set_title(
+        "sliced W1 above exact draws'\n(calibrated on); * fewer than three seeds", fontsize=10
+    )
     variations = [[c.tv(name) for c in with_modes.values()] for name in names]
     values = [[math.nan if v is None else v for v in row] for row in variations]
     words = [["–" if v is None else short(v) for v in row] for row in variations]
