@@ -141,7 +141,8 @@ def markdown(table: dict[str, Column], calibration: dict[str, Any], names: list[
     heads = ["", *table, "calibrated", "calls"]
     floors = [number(c.floor) for c in table.values()]
     lines = [
-        "Sliced W1 above that of exact draws; * fewer than three seeds", "", f"| {' | '.join(heads)} |",
+        "Sliced W1 above that of exact draws; * fewer than three seeds", "",
+        f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|", f"| exact draws (distance) | {' | '.join(floors)} | | |",
     ]  # fmt: skip
     for name in names:
