@@ -10,7 +10,8 @@ mixture again; the truth is a draw of it. Measurements:
 so little that two modes or more remain. 50 samples of 3 instances, since the denoiser takes about
 0.03 s for them: about 25 minutes for all methods. Of the pixels 16 % (the border) have a standard
 deviation of 0.001, below the noise level at which samplers stop, 0.0025, so that the right
-spread elsewhere covers about 0.76, not 0.89 as 50 exact draws do. mean_error and variance: `posed.moments_of`.
+spread elsewhere covers about 0.76, not 0.89 as 50 exact draws do. mean_error and
+variance: `posed.moments_of`.
 """
 
 from __future__ import annotations
