@@ -113,7 +113,7 @@ def _check(args: argparse.Namespace) -> None:
     """Refuse bad settings and an occupied folder before anything is computed."""
     from .recipes import find
 
-    if getattr(args, "method", None) is not None:
+    if getattr(args, "method", None) not in (None, "auto"):
         find(args.method)
     for option in ("n", "draws", "steps", "batch"):
         value = getattr(args, option, None)

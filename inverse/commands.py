@@ -197,7 +197,9 @@ def method_options(given: list[str], method: str | None) -> dict[str, Any]:
     """The --option texts, which need a --method."""
     if given and method is None:
         raise ValueError(f"--option {given[0]}: options are of a --method; name it")
-    return {} if method is None else option_text.read(find(method), given)
+    if method == "auto" and given:
+        raise ValueError(f"--option {given[0]}: auto chooses for itself; name a method")
+    return {} if method in (None, "auto") else option_text.read(find(method), given)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from .lift import default_lift
 from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
 from .randomness import NoiseStream, check_seed
-from .recipes import Recipe, absorbed, choose, find, methods, moving
+from .recipes import Recipe, absorbed, choose, find, methods, moving, nearest
 from .result import Samples, measurement_fit
 from .running import Settings, probe, run_particles, run_sampler, run_variational
 from .samplers import Callback, Multistep, Sampler
@@ -54,7 +54,9 @@ def sample(
             lists those that can. By default the first that can of exact, mmps (linear models),
             daps (curved ones with independent noise; unscented where x holds at most 32 values),
             dps, unscented (black boxes, as few values) and scg (other black boxes); a posterior
-            with a lift of the caller's own keeps it.
+            with a lift of the caller's own keeps it. "auto" takes what comes nearest to the
+            posterior: exact draws; else particles where y holds at most 32 values and 48 samples
+            or more are asked for; else the default (`help(inverse.recipes.nearest)`).
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
             both.
@@ -128,7 +130,11 @@ def sample(
             f"or condition on y.to({dtype})"
         )
     began = time.perf_counter()
+    automatic = method == "auto" and isinstance(posterior, Posterior)
+    if automatic:
+        method, options = _nearest(posterior, n, n // groups, seed, sampler, options)
     label, recipe = _recipe(posterior, method, steps, sampler, options)
+    label = f"auto: {', '.join([label, *options])}" if automatic else label
     if absorb:
         label, recipe = f"{label}, absorbed", absorbed(recipe)
     if isinstance(recipe.sampler, ParticleMethod):
@@ -173,6 +179,7 @@ def sample(
         "n": n,
         **_walked(recipe),
         **spent,
+        **_prepared(recipe),
         "seconds": time.perf_counter() - began,
         **measurement_fit(x, factors, weights=weights, measurements=groups),
     }
@@ -184,6 +191,30 @@ def sample(
     for words in said:
         warnings.warn(words, RuntimeWarning, stacklevel=2)
     return Samples(x, diagnostics, latents, weights, groups)
+
+
+def _nearest(
+    posterior: Prior,
+    n: int,
+    count: int,
+    seed: int,
+    sampler: Sampler | ParticleMethod | None,
+    options: dict[str, Any],
+) -> tuple[str, dict[str, Any]]:
+    """The name and options that "auto" stands for."""
+    if sampler is not None or options:
+        given = "a sampler" if sampler is not None else f"option {next(iter(options))!r}"
+        raise TypeError(f"'auto' chooses for itself, got {given}: name a method")
+    assert isinstance(posterior, Posterior)
+    method, chosen = nearest(posterior, n, count, seed)
+    return method.name, chosen
+
+
+def _prepared(recipe: Recipe) -> dict[str, int]:
+    """Network calls, of all images together, for what serves every sample."""
+    likelihoods = recipe.prior.likelihoods if isinstance(recipe.prior, Posterior) else ()
+    calls = max((likelihood.prepared_calls for likelihood in likelihoods), default=0)
+    return {"prepared_calls": calls} if calls else {}
 
 
 def _walked(recipe: Recipe) -> dict[str, Any]:

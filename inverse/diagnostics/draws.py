@@ -46,6 +46,9 @@ def check_problem(
         if options or steps is not None:
             given = ", ".join([*options, *(["steps"] if steps is not None else [])])
             raise TypeError(f"{given}: a sampler function of your own takes no options")
+    elif method == "auto":
+        if options:
+            raise TypeError(f"'auto' chooses for itself, got option {next(iter(options))!r}")
     elif method is not None:
         known = find(method)
         for name in options:

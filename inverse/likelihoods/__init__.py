@@ -16,6 +16,8 @@ from .loss_guidance import TrainingFree
 from .monte_carlo_lift import MonteCarloLift
 from .normalized import NormalizedPlugIn
 from .plug_in import PlugIn
+from .pool import Pool
+from .pooled_lift import PooledLift
 from .reverse_runs import ReverseRunLift
 from .scaled import Scaled
 from .sigma_points import SigmaPointLift
@@ -40,6 +42,8 @@ __all__ = [
     "MonteCarloLift",
     "NormalizedPlugIn",
     "PlugIn",
+    "Pool",
+    "PooledLift",
     "ReverseRunLift",
     "Scaled",
     "ScoreALD",

@@ -104,6 +104,11 @@ class Likelihood(ABC):
         """What `log_likelihood` adds to that, in `evaluate`; alone it costs no more than both."""
         return Cost()
 
+    @property
+    def prepared_calls(self) -> int:
+        """Network calls made so far, in all, to prepare what serves every state."""
+        return 0
+
     def exact_at(self, sigma: float) -> bool:
         """Whether unguided steps from this noise level carry p_sigma(x) exp(log_likelihood) to the
         posterior: p_sigma(y | x) is exact there, or stands for it after noise."""

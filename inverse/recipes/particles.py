@@ -8,7 +8,17 @@ from forward_models import ForwardModel, LinearGaussian, TimeDependent
 from priors import geometric
 
 from ..lift import Lift, Model, default_lift, linearisable
-from ..likelihoods import GaussianLift, Isotropic, Likelihood, MonteCarloLift, PlugIn
+from ..likelihoods import (
+    GaussianLift,
+    Isotropic,
+    Likelihood,
+    Measured,
+    MonteCarloLift,
+    PlugIn,
+    Pool,
+    PooledLift,
+)
+from ..likelihoods.pooled_lift import bears
 from ..particles import (
     BestOf,
     DecoupledDiffusion,
@@ -31,12 +41,31 @@ def _tds(
     resample_below: float = 0.5,
     order: int = 2,
     twist: Lift | None = None,
+    pool: Pool | None = None,
 ) -> Recipe:
-    """`twist`: any lift; by default the posterior's own where it has one, else the rule's."""
+    """`twist`: any lift; by default the posterior's own where it has one, else the rule's, which
+    `pool` corrects for linear-Gaussian models of few values."""
     levels = geometric(steps, posterior.sigma_range)
     walk = TwistedFilter(levels, resample_below, order=order)
-    own = twisted(posterior, default_lift) if twist is None else posterior.lifted(twist)
-    return Recipe(own, walk)
+    if twist is not None and pool is not None:
+        raise ValueError("twist and pool are two answers to one question: give one of them")
+    if twist is not None:
+        return Recipe(posterior.lifted(twist), walk)
+    rule = default_lift if pool is None else pooled_lift(pool)
+    return Recipe(twisted(posterior, rule), walk)
+
+
+def pooled_lift(pool: Pool) -> Lift:
+    """PooledLift for linear-Gaussian models whose values the pool bears, else the default."""
+    if not isinstance(pool, Pool):
+        raise TypeError(f"pool must be an inverse.Pool, got {type(pool).__name__}")
+
+    def lift(model: Model, y: Tensor) -> Likelihood:
+        if isinstance(model, LinearGaussian) and bears(pool, Measured(model, y).size):
+            return PooledLift(model, y, pool)
+        return default_lift(model, y)
+
+    return lift
 
 
 def _twistable(posterior: Posterior) -> str | None:
@@ -148,7 +177,7 @@ PARTICLES = (
         jacobian=True,
         cost="1 network call a step and particle; M vector-Jacobian products for M <= 32 values, "
         "else up to 11, 8 of them for the log-determinant; 1 for densities without independent "
-        "noise, none for models known at every level",
+        "noise, none for models known at every level; a pool's calls once",
         exact_when="particles and steps grow",
         paper="Wu et al. 2023, Practical and Asymptotically Exact Conditional Sampling in "
         "Diffusion Models, https://arxiv.org/abs/2306.17775",

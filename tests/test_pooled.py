@@ -1,0 +1,257 @@
+"""Likelihoods corrected by draws of the prior: their limits, their own error, and method="auto"."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from method_cases import POSTERIORS, Opaque
+from problems import DOUBLE, problem
+
+import inverse
+import priors
+from forward_models import Inpainting, LinearGaussian, MatrixOperator
+from inverse.diagnostics.conversion import conversion_errors
+from inverse.likelihoods import GaussianLift, Moments, Pool, PooledLift, Tweedie
+from inverse.likelihoods.narrow_laws import NarrowLaws
+from inverse.likelihoods.pool import halving
+from inverse.recipes import nearest
+
+SIGMAS = (0.1, 3.0, 10.0)
+
+
+def modes(wrapped: bool = False):
+    """Six Gaussians in four dimensions, of which one combination is measured."""
+    g = torch.Generator().manual_seed(1)
+    means = 8 * torch.randn(6, 4, generator=g, dtype=DOUBLE)
+    weights = torch.tensor([0.3, 0.1, 0.2, 0.15, 0.15, 0.1], dtype=DOUBLE)
+    prior = priors.Mixture(means, 1.0, weights)
+    A = torch.randn(1, 4, generator=g, dtype=DOUBLE) / 2
+    model = LinearGaussian(MatrixOperator(A), 0.5)
+    y = model.simulate(prior.sample(1, g), g)
+    return (Opaque(prior) if wrapped else prior), model, y
+
+
+def states(prior, sigma: float, n: int = 200):
+    g = torch.Generator().manual_seed(2)
+    return prior.sample(n, g) + sigma * torch.randn(n, 4, generator=g, dtype=DOUBLE)
+
+
+def moments(prior, x, sigma) -> Moments:
+    level = torch.as_tensor(sigma, dtype=DOUBLE).expand(len(x))
+    x0, product = prior.covariance(x, level)
+    shape = (len(x), *[1] * (x.ndim - 1))
+    return Moments(x, level.reshape(shape), x0, product, prior.exact_covariance, prior)
+
+
+def exact_shift(prior, model, y, x, sigma):
+    return prior.condition(model, y).denoise(x, sigma) - prior.denoise(x, sigma)
+
+
+def relative(a, b) -> float:
+    return float(((a - b).square().sum() / b.square().sum()).sqrt())
+
+
+def test_a_draw_depends_on_its_number_and_the_seed_alone():
+    prior, _, y = modes()
+    few, many = Pool(prior, 16, seed=3), Pool(prior, 40, seed=3, batch=7)
+    torch.testing.assert_close(many.states(y)[:, :16], few.states(y))
+    assert not torch.equal(Pool(prior, 16, seed=4).states(y), few.states(y))
+    assert many.spent == 40 * 50
+
+
+def test_draws_at_every_level_have_the_priors_moments():
+    prior, _, y, _ = problem()
+    pool = Pool(prior, 2000)
+    assert pool.levels[0] > 10 * prior.scale
+    assert pool.levels[-1] < 0.1 * prior.scale
+    for s, x in zip(pool.levels, pool.states(y), strict=True):
+        variance = prior.moments()[1].diagonal() + s**2
+        error = 5 * (variance / 2000).sqrt()
+        assert bool(((x.mean(0) - prior.mean).abs() < error).all())
+        assert bool(((x.var(0) / variance - 1).abs() < 5 * (2 / 2000) ** 0.5 + 0.05).all())
+
+
+def test_levels_halve():
+    assert halving([8.0, 5.0, 4.0, 3.0, 1.9, 1.0, 0.9, 0.0]) == [2, 4, 6]
+    prior, _, _ = modes()
+    pool = Pool(prior, 16)
+    coarse, *_, fine = pool.below(10.0)
+    assert 10 / 8 / 2.5 < pool.levels[fine] <= 10 / 8 < pool.levels[coarse] <= 5
+    assert pool.below(prior.sigma_range[0]) == []
+
+
+def told(size: int, seed: int, sigma: float = 10.0):
+    prior, model, y = modes()
+    pool = Pool(prior, size, seed=seed)
+    lift = PooledLift(model, y, pool)
+    x = states(prior, sigma)
+    r = lift.measured.residual(prior.denoise(x, sigma))
+    laws = NarrowLaws.of(pool, pool.below(sigma)[-1], lift.measured, y)
+    found = laws.tell(x, r, lift.measured.system(r).noise, sigma, 8.0)
+    return found, exact_shift(prior, model, y, x, sigma)[found.rows]
+
+
+def test_the_mixture_of_narrow_laws_converges_to_the_exact_likelihood():
+    errors = [relative(told(size, 0)[0].shift, told(size, 0)[1]) for size in (256, 4096)]
+    assert errors[1] < 0.6 * errors[0]
+    assert errors[1] < 0.1
+
+
+def test_it_knows_its_own_error():
+    """Mean squared error over eight pools against the variance that each states."""
+    stated = made = 0.0
+    for seed in range(8):
+        found, exact = told(512, seed)
+        stated += float(found.variance.sum())
+        made += float((found.shift - exact).square().sum())
+    assert 0.5 < made / stated < 2
+
+
+def test_on_a_gaussian_prior_it_is_tweedie_up_to_chance():
+    """Three standard errors apart by chance: few states, and there by little."""
+    prior, model, y, _ = problem()
+    pool, g = Pool(prior, 512), torch.Generator().manual_seed(5)
+    moved = total = 0
+    for sigma in SIGMAS:
+        x = prior.sample(300, g) + sigma * torch.randn(300, 6, generator=g, dtype=DOUBLE)
+        of = moments(prior, x, sigma)
+        plain, log = GaussianLift(model, y, Tweedie()).evaluate(of)
+        shift, log_pooled = PooledLift(model, y, pool).evaluate(of)
+        assert relative(shift, plain) < 0.15
+        assert float((log_pooled - log).abs().mean()) < 0.15
+        moved += int((shift != plain).any(1).sum())
+        total += len(x)
+    assert moved < 0.1 * total
+
+
+def test_it_is_nearer_than_tweedie_where_modes_are_in_question():
+    prior, model, y = modes()
+    pool = Pool(prior, 512)
+    lifts = {
+        "tweedie": lambda m, y: GaussianLift(m, y, Tweedie()),
+        "pooled": lambda m, y: PooledLift(m, y, pool),
+    }
+    found = conversion_errors(prior, model, y, lifts, SIGMAS, draws=200)
+    for path in ("posterior", "prior"):
+        plain, pooled = found.of("tweedie", path), found.of("pooled", path)
+        for k, sigma in enumerate(SIGMAS):
+            if sigma < 1:  # one draw at most is near: it stays as it is
+                assert pooled[k].score.value == plain[k].score.value
+            elif plain[k].score.value > 0.1:
+                assert pooled[k].score.value < 0.7 * plain[k].score.value
+                assert pooled[k].log.value < plain[k].log.value
+
+
+def test_networks_jacobians_give_the_same():
+    prior, model, y = modes()
+    hidden, _, _ = modes(wrapped=True)
+    hidden.initial = prior.initial  # closed forms start from the law's own mean
+    x = states(prior, 10.0, 20)
+    known = PooledLift(model, y, Pool(prior, 64)).evaluate(moments(prior, x, 10.0))
+    other = PooledLift(model, y, Pool(hidden, 64)).evaluate(moments(hidden, x, 10.0))
+    for a, b in zip(known, other, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-8)
+
+
+def test_each_state_has_its_own_level():
+    prior, model, y = modes()
+    lift = PooledLift(model, y, Pool(prior, 128))
+    x, levels = states(prior, 5.0, 6), torch.tensor([10.0, 3.0, 10.0, 0.1, 3.0, 30.0]).double()
+    shift, log = lift.evaluate(moments(prior, x, levels))
+    for i, sigma in enumerate(levels.tolist()):
+        one, log_one = lift.evaluate(moments(prior, x[i : i + 1], sigma))
+        torch.testing.assert_close(shift[i : i + 1], one)
+        torch.testing.assert_close(log[i : i + 1], log_one)
+        torch.testing.assert_close(lift.shift(moments(prior, x[i : i + 1], sigma)), one)
+
+
+def test_the_laws_of_a_forward_model_are_found_once():
+    prior, model, y = modes()
+    pool = Pool(prior, 32)
+    of = moments(prior, states(prior, 10.0, 5), 10.0)
+    PooledLift(model, y, pool).evaluate(of)
+    spent = pool.spent
+    assert spent == 32 * (50 + 3)
+    PooledLift(model, y + 1, pool).evaluate(of)
+    assert pool.spent == spent
+    again = LinearGaussian(MatrixOperator(2 * model.operator.matrix), 0.5)
+    PooledLift(again, y, pool).evaluate(of)
+    assert pool.spent > spent
+
+
+def test_particles_under_a_pool_estimate_the_evidence_without_bias():
+    """30 runs of 64 particles; 100 steps, so that their discretisation is below the error."""
+    prior, model, y = modes()
+    pool, runs = Pool(prior, 256), 30
+    many = inverse.condition(prior, model, y.expand(runs, 1).clone())
+    found = inverse.sample(many, 64 * runs, method="tds", steps=100, seed=0, pool=pool)
+    ratio = (torch.as_tensor(found.diagnostics["log_evidence"]) - evidence(prior)).exp().double()
+    assert abs(float(ratio.mean()) - 1) < 5 * float(ratio.std()) / runs**0.5
+    assert float(ratio.std()) < 1
+
+
+def evidence(prior) -> float:
+    _, model, y = modes()
+    A = model.operator.matrix
+    variance = (A @ A.mT + 0.25)[0, 0]
+    normal = torch.distributions.Normal(prior.means @ A[0], variance.sqrt())
+    return float((prior.weights.log() + normal.log_prob(y[0, 0])).logsumexp(0))
+
+
+def test_what_cannot_be_pooled_is_refused():
+    prior, model, y = modes()
+    pool = Pool(prior, 32)
+    with pytest.raises(TypeError, match="posterior"):
+        Pool(inverse.condition(prior, model, y))
+    with pytest.raises(TypeError, match=r"priors\.Prior"):
+        Pool(torch.zeros(3))
+    with pytest.raises(ValueError, match="size"):
+        Pool(prior, 8)
+    with pytest.raises(TypeError, match="LinearGaussian"):
+        PooledLift(object(), y, pool)
+    with pytest.raises(TypeError, match=r"inverse\.Pool"):
+        PooledLift(model, y, prior)
+    large = priors.Gaussian(torch.zeros(1, 64, 64).double(), 1.0)
+    whole = LinearGaussian(Inpainting(torch.ones(1, 64, 64, dtype=torch.bool)), 0.1)
+    with pytest.raises(ValueError, match="4096 measured values"):
+        PooledLift(whole, torch.zeros(1, 1, 64, 64).double(), Pool(large))
+    posterior = inverse.condition(prior, model, y)
+    with pytest.raises(ValueError, match="twist and pool"):
+        inverse.sample(
+            posterior, 8, method="tds", pool=pool, twist=lambda m, y: PooledLift(m, y, pool)
+        )
+
+
+def test_auto_takes_what_comes_nearest():
+    """The rule of `nearest`, by what is measured and how many samples are asked for."""
+    hidden, model, y = modes(wrapped=True)
+    few = inverse.condition(hidden, model, y)
+    assert nearest(inverse.condition(modes()[0], model, y), 1, 1, 0)[0].name == "exact"
+    assert nearest(few, 4, 4, 0)[0].name == "mmps"
+    assert nearest(few, 48, 48, 0)[0].name == "tds"
+    method, options = nearest(few, 512, 512, 7)
+    assert (method.name, options["pool"].size, options["pool"].seed) == ("tds", 512, 7)
+    assert nearest(POSTERIORS["black box"](), 600, 600, 0)[0].name == "bootstrap"
+    assert nearest(POSTERIORS["image"](), 600, 600, 0)[0].name == "mmps"  # 36 values
+    assert nearest(POSTERIORS["curved"](), 600, 600, 0)[1] == {}
+
+
+def test_auto_at_the_front_door():
+    hidden, model, y = modes(wrapped=True)
+    posterior = inverse.condition(hidden, model, y)
+    told = inverse.sample(posterior, 512, method="auto", steps=10, seed=1).diagnostics
+    assert told["method"] == "auto: tds, pool"
+    assert told["prepared_calls"] >= 512 * 50
+    same = [inverse.sample(posterior, 512, method="auto", steps=10, seed=1).x for _ in range(2)]
+    torch.testing.assert_close(*same)
+    few = inverse.sample(posterior, 2, method="auto", steps=5, seed=1).diagnostics
+    assert few["method"] == "auto: mmps"
+    assert "prepared_calls" not in few
+    with pytest.raises(TypeError, match="chooses for itself"):
+        inverse.sample(posterior, 2, method="auto", eta=1.0)
+    report = inverse.calibrate(hidden, model, "auto", n=20, draws=9, steps=5, images=draws_of())
+    assert report.method == "auto"
+
+
+def draws_of():
+    return modes()[0].sample(20, torch.Generator().manual_seed(3))
