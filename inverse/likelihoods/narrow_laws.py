@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, final
 
 import torch
@@ -48,6 +49,21 @@ class NarrowLaws:
     V: Tensor
     c: float
 
+    @cached_property
+    def square(self) -> Tensor:
+        """|D_k|^2, (K,)."""
+        return self.D.square().sum(1)
+
+    @cached_property
+    def CAD(self) -> Tensor:
+        """(C_k A^T)^T D_k, (K, 1, M)."""
+        return (self.CA @ self.D[:, :, None]).mT
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """(C_k A^T)^T C_k A^T, (K, M, M)."""
+        return self.CA @ self.CA.mT
+
     @classmethod
     @torch.no_grad()
     def of(cls, pool: Pool, j: int, measured: Measured, like: Tensor) -> NarrowLaws:
@@ -75,7 +91,7 @@ class NarrowLaws:
         draws below which nothing is said of a state, before y and after it.
         """
         x = x.double() - self.centre
-        h, square = sigma**2 / (sigma**2 + self.c), self.D.square().sum(1)
+        h, square = sigma**2 / (sigma**2 + self.c), self.square
         log_p = ((x @ self.D.mT - square / 2) / (sigma**2 + self.c)).log_softmax(1)
         rows = (effective(log_p) >= least).nonzero().flatten()
         log_p, r = log_p[rows].mT, r[rows].double()  # draws first, from here: (K, R)
@@ -92,18 +108,17 @@ class NarrowLaws:
         rowwise = self.CA.flatten(0, 1)
         mean_z = w.mT @ self.D + (w[:, None] * u).flatten(0, 1).mT @ rowwise
         mean_D = p.mT @ self.D
+        D_mean_z, D_mean_D = self.D @ mean_z.mT, self.D @ mean_D.mT
 
-        def along(v: Tensor) -> Tensor:
-            """z_k . v, (K, R), for v (R, N)."""
-            return self.D @ v.mT + (u * (rowwise @ v.mT).unflatten(0, u.shape[:2])).sum(1)
+        def further(v: Tensor) -> Tensor:
+            """(z_k - D_k) . v, (K, R), for v (R, N)."""
+            return (u * (rowwise @ v.mT).unflatten(0, u.shape[:2])).sum(1)
 
-        DC = (self.CA @ self.D[:, :, None])[:, :, 0]
-        z_D = square[:, None] + (u * DC[:, :, None]).sum(1)
-        gram = (u * (self.CA @ self.CA.mT @ u)).sum(1)
-        z_z = 2 * z_D - square[:, None] + gram
-        far_z = z_z - 2 * along(mean_z) + mean_z.square().sum(1)
-        far_D = square[:, None] - 2 * self.D @ mean_D.mT + mean_D.square().sum(1)
-        both = z_D - along(mean_D) - self.D @ mean_z.mT + (mean_z * mean_D).sum(1)
+        z_D = square[:, None] + (self.CAD @ u)[:, 0]
+        z_z = 2 * z_D - square[:, None] + (u * (self.gram @ u)).sum(1)
+        far_z = z_z - 2 * (D_mean_z + further(mean_z)) + mean_z.square().sum(1)
+        far_D = square[:, None] - 2 * D_mean_D + mean_D.square().sum(1)
+        both = z_D - D_mean_D - further(mean_D) - D_mean_z + (mean_z * mean_D).sum(1)
         influence = w**2 * far_z + p**2 * far_D - 2 * w * p * both
         variance = h**2 * influence.sum(0).clamp(min=0)
         kept = effective(log_w.mT - log[:, None]) >= least

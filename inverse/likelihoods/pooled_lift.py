@@ -115,6 +115,8 @@ class PooledLift(Likelihood):
             own = (levels == sigma).nonzero().flatten()
             for j in self.pool.below(sigma):
                 told = self.laws(j, r).tell(x[own], r[own], noise, sigma, FEWEST)
+                if not len(told.rows):  # finer levels have fewer draws near
+                    break
                 rows = own[told.rows]
                 away = told.shift - flat[rows]
                 size = away.square().sum(1)
