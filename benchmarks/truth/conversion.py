@@ -6,11 +6,12 @@ The mixture of 25 Gaussians of mixture_problem.py, d values of which m are measu
 of the score and error of the log likelihood in nats, by `inverse.diagnostics.conversion_errors`, at
 draws of the posterior's path and of the prior's: median and quartiles over the instances. The
 summary goes to benchmarks/results/conversion.json, the picture beside it, where errors below 0.001
-are drawn there; about three minutes.
+are drawn there; about four minutes on one core.
 
 Likelihoods that are one of these here are left out: LinearisedLift of a linear model is MMPS, the
 plug-in's bound and so TrainingFree with rho = 1 change nothing. The reverse runs take 480 network
-calls a state, all others one; they run for d = 8.
+calls a state, all others one; they run for d = 8. The pool takes 512 draws of the prior by 50 calls
+each, and one more at each of its 17 levels, once for all states and measurements.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from inverse.likelihoods import (
     MonteCarloLift,
     NormalizedPlugIn,
     PlugIn,
+    Pool,
+    PooledLift,
     ReverseRunLift,
     ScoreALD,
     SigmaPointLift,
@@ -68,6 +71,7 @@ def lifts(prior: Mixture) -> dict[str, Lift]:
     table = Tabulated.measure(
         prior, geometric(20, (0.05, 60.0))[:-1].flip(0), generator=torch.Generator().manual_seed(0)
     )
+    pool = Pool(prior)
     found: dict[str, Any] = {
         "plug-in": lambda m, y: PlugIn(m, y, bounded=False),
         "DPS as published": lambda m, y: NormalizedPlugIn(
@@ -80,6 +84,7 @@ def lifts(prior: Mixture) -> dict[str, Lift]:
         "JFPS, Cov[x0]": gaussian(FixedPrior(prior.moments()[1])),
         "TMPD, row sums": gaussian(DiagonalTweedie()),
         "TMPD, MMPS": gaussian(Tweedie()),
+        "pooled, 512 draws": lambda m, y: PooledLift(m, y, pool),
         "MMPS, 1 iteration": gaussian(Tweedie(iterations=1, dense=0)),
         "unscented": lambda m, y: SigmaPointLift(observed(m), y),
         "LGD-MC16, s = 1": lambda m, y: MonteCarloLift(m, y, scale=1.0, draws=16, bounded=False),
