@@ -14,7 +14,8 @@ Problems (a family's name stands for all of it):
 Every method of `inverse.methods()` that can sample a problem, its defaults, as many steps as spend
 about 100 network calls a sample, and what a family has beside them; the denoiser is exact, and no
 method can know of what. Figures: see `posed.Judge`; excess is that of sw over the floor, as many
-exact draws, of the same seed; calls count the 19 of optimal-covariance's table of the prior.
+exact draws, of the same seed; calls count the 19 of optimal-covariance's table of the prior, and
+those of the pool of 512 draws under "auto".
 
 Every run is a line of a JSON file, skipped when present. The summary, means over seeds and 1.96
 standard errors, goes to benchmarks/results/distances.json, where an entry that no run, or runs of
@@ -75,8 +76,8 @@ def runs_of(
     known: dict[str, Any] = {
         "floor": (lambda: lambda prior: (judge().exact(n, stream=2), None), {}),
         **{
-            m.name: (partial(named, posed, m.name, n, CALLS, seed), {})
-            for m in inverse.methods()
+            name: (partial(named, posed, name, n, CALLS, seed), {})
+            for name in ("auto", *(m.name for m in inverse.methods()))
         },
         **{name: (lambda run=other.run: run, other.facts) for name, other in posed.others.items()},
     }  # fmt: skip

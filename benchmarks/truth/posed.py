@@ -188,12 +188,16 @@ class Clock(Prior):
 def named(
     posed: Posed, name: str, n: int, calls: int, seed: int, **options: Any
 ) -> Callable[[Prior], Weighted] | None:
-    """A method of `inverse.methods()` at about so many network calls; None if it cannot."""
-    method = find(name)
+    """A method of `inverse.methods()` at about so many network calls; None if it cannot.
+
+    "auto" takes as many steps, and what its pool takes beside them."""
     posterior = inverse.condition(posed.prior, posed.model, posed.y)
-    if method.refusal(posterior) is not None:
-        return None
-    steps = method.steps_within(posterior, calls)
+    steps: int | None = calls
+    if name != "auto":
+        method = find(name)
+        if method.refusal(posterior) is not None:
+            return None
+        steps = method.steps_within(posterior, calls)
     if steps is None:
         return None
 
