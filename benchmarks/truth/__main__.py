@@ -1,6 +1,7 @@
 """How near samples come to the exact posterior: problems whose posteriors are known.
 
-python benchmarks/truth PART [options of the part; --help lists them]
+    python benchmarks/truth          all of it, restartable: see everything.py
+    python benchmarks/truth PART     one part; --help lists its options
 
 distances       every method on every problem, by sliced Wasserstein distance and mode weights
 table           methods by families of problems: distances and calibration, and the picture
@@ -19,12 +20,16 @@ PARTS = ("distances", "table", "mixture_figure", "calibration", "conversion")
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in PARTS:
-        sys.exit(__doc__)
     here = Path(__file__).parent
     sys.path[:0] = [str(here), str(here.parent)]
-    part = sys.argv.pop(1)
-    sys.argv[0] += f" {part}"
+    part = "everything"
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        part = sys.argv.pop(1)
+        sys.argv[0] += f" {part}"
+    if part not in ("everything", *PARTS) or sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+    if part not in ("everything", *PARTS):
+        sys.exit(f"no part {part!r}")
     runpy.run_path(str(here / f"{part}.py"), run_name="__main__")
 
 

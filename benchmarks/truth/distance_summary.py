@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import platform
@@ -63,14 +64,19 @@ def tried(found: Row) -> int:
 
 def keep(rows: list[Row], out: Path) -> None:
     """Brings the summary up to date with these runs; entries of more seeds stay."""
-    known = json.loads(out.read_text()) if out.exists() else {"problems": {}}
-    for label in dict.fromkeys(r["problem"] for r in rows):
-        old = known["problems"].setdefault(label, {})
-        for name, new in entries(rows, label).items():
-            if name not in old or tried(new) >= tried(old[name]):
-                old[name] = new
-    made = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-    out.write_text(json.dumps({**made, "problems": known["problems"]}, indent=1) + "\n")
+    with out.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # others may write theirs at the same time
+        file.seek(0)
+        text = file.read()
+        known = json.loads(text) if text else {"problems": {}}
+        for label in dict.fromkeys(r["problem"] for r in rows):
+            old = known["problems"].setdefault(label, {})
+            for name, new in entries(rows, label).items():
+                if name not in old or tried(new) >= tried(old[name]):
+                    old[name] = new
+        made = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+        file.truncate(0)
+        file.write(json.dumps({**made, "problems": known["problems"]}, indent=1) + "\n")
 
 
 def report(rows: list[Row], label: str) -> str:

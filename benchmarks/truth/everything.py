@@ -1,0 +1,76 @@
+"""All parts, some at a time, each in a process of its own: the figures of benchmarks/results.
+
+    python benchmarks/truth [--jobs 2] [--runs FOLDER] [--only NAME ...]
+
+Every run is kept in FOLDER: what was interrupted goes on where it stopped, by the same command, and
+what is there is not run again. About TIME on two cores. Peers are run where deepinv and azula are
+installed. At d = 800 all methods take three instances, the nearest ones 20. The logs of the parts
+are in FOLDER, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+LARGE = ["mixture 800,1", "mixture 800,2", "mixture 800,4"]
+NEAREST = ["tds", "ddsmc", "mcgdiff"]
+JOBS: dict[str, list[list[str]]] = {
+    "calibration": [["calibration"]],
+    **{f"mixture {cell}": [["distances", "--problems", f"mixture {cell}"]]
+       for cell in ("8,1", "8,2", "8,4", "80,1", "80,2", "80,4")},
+    **{name: [["distances", "--problems", name, "--methods", *NEAREST],
+              ["distances", "--problems", name, "--methods", "auto", "--seeds", "5"],
+              ["distances", "--problems", name, "--seeds", "3"]] for name in LARGE},
+    **{name: [["distances", "--problems", name]]
+       for name in ("equal", "trap", "fields", "digits", "nonlinear")},
+    "conversion": [["conversion"]],
+}  # fmt: skip
+"""By name the commands of a job, one after the other; the longest ones first."""
+
+
+def run(name: str, commands: list[list[str]], folder: Path) -> bool:
+    """One job; its rows and its log are in the folder. Whether it went well."""
+    start = time.perf_counter()
+    stem = name.replace(" ", "-").replace(",", "-")
+    with (folder / f"{stem}.log").open("a") as log:
+        for command in commands:
+            kept = [] if command[0] == "conversion" else ["--runs", str(folder / f"{stem}.jsonl")]
+            done = subprocess.run(
+                [sys.executable, str(HERE), *command, *kept], stdout=log, stderr=log, check=False
+            )
+            if done.returncode:
+                break
+    minutes = (time.perf_counter() - start) / 60
+    said = "done" if not done.returncode else f"failed, see {log.name}"
+    print(f"{name}: {said} in {minutes:.0f} min", flush=True)
+    return not done.returncode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS), metavar="NAME")
+    kept = Path(tempfile.gettempdir()) / "truth"
+    parser.add_argument("--runs", type=Path, default=kept, help="the folder of runs")
+    options = parser.parse_args()
+    options.runs.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(f"runs and logs: {options.runs}", flush=True)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        went = list(pool.map(lambda name: run(name, JOBS[name], options.runs), options.only))
+    for part in ("table", "mixture_figure"):
+        subprocess.run([sys.executable, str(HERE), part], stdout=subprocess.DEVNULL, check=True)
+    if not all(went):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
