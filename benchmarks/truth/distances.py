@@ -7,8 +7,8 @@ Problems (a family's name stands for all of it):
     mixture    25 Gaussians, d values of which m are measured ("mixture 8,1"), and peers
     equal      the same with equal weights and noise sigma_y ("equal 8,1,0.1")
     trap       two unmeasured values of two modes beside measured ones ("trap A1, 0.2")
-    fields     a stationary Gaussian field, 16 x 16: a few pixels, coarse pixels, CT
-    digits     a mixture of 30 Gaussians of digits, 28 x 28: a few pixels, coarse pixels, CT
+    fields     a stationary Gaussian field, 16 x 16: a few pixels, coarse pixels, blur, CT
+    digits     a mixture of 30 Gaussians of digits, 28 x 28: the same
     nonlinear  four Gaussians in three dimensions and models that are not linear
 
 Every method of `inverse.methods()` that can sample a problem, its defaults, as many steps as spend

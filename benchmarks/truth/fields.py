@@ -2,10 +2,11 @@
 
 Prior: a Matern field of smoothness 5/2, length 0.15 of the width and variance 1 on a torus, power
 (5 + (2 pi 0.15 |k|)^2)^(-7/2) at frequency k, and white noise of variance 1e-4. Measurements, noise
-0.1 for the first two:
+0.1 but for CT:
 
     pixels  16 of the 256 pixels
     coarse  means of boxes of 2 x 2 pixels
+    blur    all pixels behind a Gaussian of width 1
     CT      line integrals at 6 angles, 2 pixels apart, in pixels, noise 1
 
 The truth is a draw of the prior. mean_error and variance: `posed.moments_of`.
@@ -25,10 +26,12 @@ from posed import Family, Posed, moments_of
 from small_problems import Denoiser
 
 from forward_models import (
+    Blur,
     Downsampling,
     Inpainting,
     LinearGaussian,
     Tomography,
+    gaussian_kernel,
     random_mask,
 )
 from priors import Circulant, Gaussian
@@ -56,6 +59,10 @@ def coarse() -> LinearGaussian:
     return LinearGaussian(Downsampling(2, image_shape=SHAPE), 0.1)
 
 
+def blurred() -> LinearGaussian:
+    return LinearGaussian(Blur(gaussian_kernel(1.0), "circular", image_shape=SHAPE), 0.1)
+
+
 def scanned() -> LinearGaussian:
     angles = torch.arange(6, dtype=torch.float64) * 30
     return LinearGaussian(Tomography((SIZE, SIZE), angles, detector_spacing=2.0), 1.0)
@@ -72,7 +79,7 @@ def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
 FAMILY = Family(
     {
         "fields pixels": partial(pose, pixels), "fields coarse": partial(pose, coarse),
-        "fields CT": partial(pose, scanned),
+        "fields blur": partial(pose, blurred), "fields CT": partial(pose, scanned),
     },
     n=100, seeds=3,
 )  # fmt: skip

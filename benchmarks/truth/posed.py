@@ -54,6 +54,7 @@ class Posed:
         modes: of the posterior, found when asked for; None where it has none.
         further: figures of weighted samples beside those that all problems have.
         others: samplers of this instance beside the named methods.
+        without: named methods whose runs would take hours.
     """
 
     prior: Prior
@@ -63,6 +64,7 @@ class Posed:
     modes: Callable[[], Modes] | None = None
     further: Figures = lambda x, w: {}
     others: dict[str, Other] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ def named(
     """A method of `inverse.methods()` at about so many network calls; None if it cannot.
 
     "auto" takes as many steps, and what its pool takes beside them."""
+    if name in posed.without:
+        return None
     posterior = inverse.condition(posed.prior, posed.model, posed.y)
     steps: int | None = calls
     if name != "auto":
