@@ -60,7 +60,8 @@ FEW = 32
 
 def methods(posterior: Posterior | None = None) -> tuple[Method, ...]:
     """All named methods, in the order of the README's table; of a posterior, those that can
-    sample it. `Method.asks`, `.jacobian`, `.family` and `.exact_when` choose among them."""
+    sample it. `Method.asks`, `.jacobian`, `.family` and `.exact_when` choose among them;
+    `.calibrated` and `.measured` tell what simulations found of their samples."""
     if posterior is None:
         return _METHODS
     if not isinstance(posterior, Posterior):
