@@ -34,12 +34,9 @@ A recipe trains a prior, or with "kind: classifier" in it a classifier of labell
 keys are those of inverse.classifier_training.ClassifierRecipe (data: {path, images, labels, ...});
 those of a prior are in priors.training.Recipe."""
 
-MEASURED = """\
-"measured" tells what 500 simulated truths, ranked among 49 draws (or particles) of about 100
-network calls each, found on problems of known posteriors: P1 a Gaussian, P2 and P3 mixtures in 2
-and 8 dimensions, P4 a Gaussian field of 16 x 16 behind a mask or a blur, P5 a ring. For your own
-problem, prior and steps: inverse calibrate."""
-
+WORTH = (
+    '"measured" is what simulated truths found: see inverse.recipes.measured, inverse calibrate.'
+)
 SAMPLERS = (
     "multistep", "multistep-ode", "multistep-3", "heun", "stochastic-heun", "ancestral", "ddim",
     "spherical", "euler-maruyama", "euler-maruyama-vp", "predictor-corrector", "time-travel",
@@ -197,8 +194,7 @@ def parser() -> argparse.ArgumentParser:
     _add_training(add("train", "train a prior on your own images, or a classifier",
                       ("model_index.json",), RECIPES))  # fmt: skip
 
-    one = add("methods", "the posterior samplers, what they need, cost and are worth",
-              epilog=MEASURED)  # fmt: skip
+    one = add("methods", "the posterior samplers, what they need, cost and are worth", epilog=WORTH)
     one.add_argument("names", nargs="*", metavar="NAME", help="of these alone")
     one.add_argument("--asks", choices=ASKS, metavar="WHAT", help="that ask of the forward model "
                      f"for just this: {', '.join(ASKS)}")  # fmt: skip

@@ -25,8 +25,8 @@ SMALL = ("P1", "P2", "P3")
 HEAD = '''\
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths (200 on P4 where the method takes minutes) are ranked among 49 draws, or
-particles, of about 100 network calls each under the exact denoiser. Figures:
+500 simulated truths (100 to 500 on P4, where each has 64 or 256 measured values) are ranked among
+49 draws, or particles, of about 100 network calls each under the exact denoiser. Figures:
 benchmarks/results/calibration.json.
 
 {problems}

@@ -1,7 +1,7 @@
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths (200 on P4 where the method takes minutes) are ranked among 49 draws, or
-particles, of about 100 network calls each under the exact denoiser. Figures:
+500 simulated truths (100 to 500 on P4, where each has 64 or 256 measured values) are ranked among
+49 draws, or particles, of about 100 network calls each under the exact denoiser. Figures:
 benchmarks/results/calibration.json.
 
 P1  a Gaussian in 2 dimensions, condition 9, one value measured
@@ -52,7 +52,7 @@ MEASURED: dict[str, tuple[str, str]] = {
     "resample": ("", "it needs a latent prior"),
     "latent-daps": ("", "it needs a latent prior"),
     "tds": ("P1, P2, P3, P5", "too narrow by 33 % in what is not measured (P4 mask)"),
-    "bootstrap": ("P1, P2", "too narrow by 21 % in what is not measured (P3)"),
+    "bootstrap": ("P1, P2", "too narrow by 97 % in what is not measured (P4 mask)"),
     "mcgdiff": ("P1, P2", "too narrow by 77 % in what is not measured (P4 mask)"),
     "ddsmc": ("P1, P2, P3", "too narrow by 61 % in what is not measured (P4 mask)"),
     "fps": ("", "too narrow by 99 % in what is not measured (P4 mask)"),

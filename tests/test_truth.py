@@ -1,0 +1,169 @@
+"""The benchmarks of exact posteriors, short: calibration and distances on P1 to P3, and labels.
+
+Thresholds are set by nulls simulated under exact draws: of D, Kolmogorov's distance of 150 uniform
+ranks, by 400,000 sets of them; of sliced W1 and mode weights on P2 and P3, by sets of exact draws.
+The 6 assertions on ranks that exact draws could fail have a false-alarm rate of 5e-5 each; the 8 on
+distances allow 6 standard deviations of their nulls. Together fewer than 1e-3 of seeds alarm.
+
+What they catch is asserted beside: exact draws for a noise level 1.5 times too large, draws without
+the heaviest mode, `dps` as too narrow and too far, `diffpir` as too wide, `mmps` as too far.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import inverse
+import priors
+from forward_models import LinearGaussian
+from inverse.diagnostics.modes import mode_weights
+from inverse.diagnostics.sliced import Slices
+from inverse.recipes.measured import MEASURED
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+N, LEVEL = 150, 5e-5
+PROBLEMS = ("P1", "P2", "P3")
+SETS, DRAWS = 8, 500
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Problems and labels of the benchmarks."""
+    folders = [str(FOLDER), str(FOLDER / "truth")]
+    sys.path[:0] = folders
+    try:
+        yield importlib.import_module("labels")
+    finally:
+        for folder in folders:
+            sys.path.remove(folder)
+
+
+@pytest.fixture(scope="module")
+def most():
+    """The distance D that N uniform ranks exceed with probability LEVEL, by simulation."""
+    g, found = torch.Generator().manual_seed(0), []
+    steps = torch.arange(N + 1) / N
+    for _ in range(40):
+        u = torch.rand(10_000, N, generator=g).sort(1).values
+        found.append(torch.maximum(steps[1:] - u, u - steps[:-1]).amax(1))
+    return float(torch.cat(found).double().sort().values[-int(400_000 * LEVEL)])
+
+
+def distance(problem, method, **options) -> tuple[float, inverse.diagnostics.Calibration]:
+    """The D of the ranks of log p(y | x)."""
+    found = inverse.calibrate(*problem, method, n=N, **options)
+    return found.ranks["log p(y|x)"].distance, found
+
+
+@pytest.mark.parametrize("label", PROBLEMS)
+def test_exact_draws_and_twisted_particles_are_calibrated(truth, most, one_thread, label):
+    problem = truth.PROBLEMS[label]()
+    assert distance((problem.exact, problem.model), "exact")[0] < most
+    assert distance((problem.prior, problem.model), "tds", steps=100)[0] < most
+
+
+def test_faults_fail_the_same_test(truth, most, one_thread):
+    for label, method, wide in (("P1", "dps", False), ("P1", "diffpir", True),
+                                ("P3", "diffpir", True)):  # fmt: skip
+        problem = truth.PROBLEMS[label]()
+        D, found = distance((problem.prior, problem.model), method, steps=100)
+        assert most < D, (label, method, D)
+        assert (found.evidence.widths["measured"].value > 1) is wide, (label, method)
+    problem = truth.PROBLEMS["P3"]()
+    louder = LinearGaussian(problem.model.operator, 1.5 * problem.model.sigma)
+
+    def misjudged(y, n, seed):
+        return problem.exact.condition(louder, y).sample(n, torch.Generator().manual_seed(seed))
+
+    assert most < distance((problem.exact, problem.model), misjudged)[0]
+
+
+@pytest.fixture(scope="module", params=["P2", "P3"])
+def posed(truth, request):
+    """y of SETS truths, the exact posteriors, directions and exact sets to compare with."""
+    problem = truth.PROBLEMS[request.param]()
+    g = torch.Generator().manual_seed(5)
+    y = problem.model.simulate(problem.prior.sample(SETS, g), g)
+    exact = [problem.exact.condition(problem.model, y[i : i + 1]) for i in range(SETS)]
+    slices = [Slices(p.sample(2000, g), projections=40) for p in exact]
+    return problem, y, exact, slices
+
+
+def means(posed, sets) -> tuple[float, float]:
+    """Mean sliced W1, and mean total variation of the modes, over the SETS problems."""
+    _, _, exact, slices = posed
+    w1, variation = [], []
+    for p, s, (x, w) in zip(exact, slices, sets, strict=True):
+        w1.append(float(s.to(x, w).w1.mean()))
+        variation.append(mode_weights(x, p, weights=w, replicates=1).variation.value)
+    return sum(w1) / SETS, sum(variation) / SETS
+
+
+def bounds(posed, sizes) -> torch.Tensor:
+    """Null mean and 6 standard deviations of both figures, for exact sets of these sizes, (2,)."""
+    g, found = torch.Generator().manual_seed(6), []
+    for _ in range(60):
+        sets = [(p.sample(n, g), None) for p, n in zip(posed[2], sizes, strict=True)]
+        found.append(torch.tensor(means(posed, sets)))
+    null = torch.stack(found)
+    return null.mean(0) + 6 * null.std(0)
+
+
+def of_method(posed, name):
+    """The samples of each of the problems, and their weights."""
+    problem, y, _, _ = posed
+    found = inverse.sample(
+        inverse.condition(problem.prior, problem.model, y), SETS * DRAWS, method=name, steps=100,
+        seed=7,
+    )  # fmt: skip
+    return [(group.x, group.weights) for group in found.groups]
+
+
+def test_samples_are_as_near_the_posterior_as_exact_ones(posed, one_thread):
+    """Particles count as as many draws as their weights are worth; other sets as they are."""
+    _, _, exact, _ = posed
+    limit = bounds(posed, [DRAWS] * SETS)
+    g = torch.Generator().manual_seed(8)
+    found = torch.tensor(means(posed, [(p.sample(DRAWS, g), None) for p in exact]))
+    assert (found < limit).all(), (found, limit)
+    particles = of_method(posed, "tds")
+    worth = [max(2, int(1 / float(w.square().sum()))) for _, w in particles]
+    found, allowed = torch.tensor(means(posed, particles)), bounds(posed, worth)
+    assert (found < allowed).all(), (found, allowed)
+    dropped = []
+    for p in exact:
+        keep = torch.ones(len(p.weights), dtype=torch.bool)
+        keep[p.weights.argmax()] = False
+        kept = [c for c, k in zip(p.C, keep, strict=True) if k]
+        rest = priors.Mixture(p.means[keep], kept, p.weights[keep] / p.weights[keep].sum())
+        dropped.append((rest.sample(DRAWS, g), None))
+    found = torch.tensor(means(posed, dropped))
+    assert (found > limit).all(), (found, limit)
+    for name in ("mmps", "dps"):
+        found = torch.tensor(means(posed, of_method(posed, name)))
+        assert (found > limit).all(), (name, found, limit)
+
+
+def test_labels_are_what_the_benchmark_found(truth):
+    cells = json.loads(truth.RESULTS.read_text())
+    assert {m.name: truth.label(m.name, cells) for m in inverse.methods()} == MEASURED
+    assert truth.OUT.read_text() == truth.source(cells)
+    for method in inverse.methods():
+        runs = {p: c.get(method.name, {}) for p, c in cells.items() if p.startswith("P")}
+        judged = {p: run for p, run in runs.items() if run.keys() - {"refused", "seed"}}
+        if method.calibrated:
+            assert {"P1", "P2", "P3"} <= set(judged), method.name
+            assert all(run["calibrated"] for run in judged.values()), method.name
+            assert not any(run["log_likelihood"]["fault"] for run in judged.values())
+            assert method.measured == f"calibrated on {', '.join(judged)}"
+        else:
+            assert method.measured.startswith("not "), method.name
+            assert method.measured.startswith("not measured") == (not judged), method.name
+        assert len(method.measured) < 150
+        assert "\n" not in method.measured
