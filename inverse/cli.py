@@ -34,9 +34,6 @@ A recipe trains a prior, or with "kind: classifier" in it a classifier of labell
 keys are those of inverse.classifier_training.ClassifierRecipe (data: {path, images, labels, ...});
 those of a prior are in priors.training.Recipe."""
 
-WORTH = (
-    '"measured" is what simulated truths found: see inverse.recipes.measured, inverse calibrate.'
-)
 SAMPLERS = (
     "multistep", "multistep-ode", "multistep-3", "heun", "stochastic-heun", "ancestral", "ddim",
     "spherical", "euler-maruyama", "euler-maruyama-vp", "predictor-corrector", "time-travel",
@@ -194,7 +191,7 @@ def parser() -> argparse.ArgumentParser:
     _add_training(add("train", "train a prior on your own images, or a classifier",
                       ("model_index.json",), RECIPES))  # fmt: skip
 
-    one = add("methods", "the posterior samplers, what they need, cost and are worth", epilog=WORTH)
+    one = add("methods", "the posterior samplers: need, cost, and measured calibration")
     one.add_argument("names", nargs="*", metavar="NAME", help="of these alone")
     one.add_argument("--asks", choices=ASKS, metavar="WHAT", help="that ask of the forward model "
                      f"for just this: {', '.join(ASKS)}")  # fmt: skip
