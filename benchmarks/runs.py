@@ -16,8 +16,12 @@ class Rows(list[dict[str, Any]]):
     """
 
     def __init__(self, path: Path, *keys: str) -> None:
-        lines = path.read_text().splitlines() if path.exists() else []
-        super().__init__(json.loads(line) for line in lines)
+        text = path.read_text() if path.exists() else ""
+        if not text.endswith("\n"):  # the last line was not written whole
+            text = text[: text.rfind("\n") + 1]
+            if path.exists():
+                path.write_text(text)
+        super().__init__(json.loads(line) for line in text.splitlines())
         self.path, self.keys = path, keys
         self._done = {tuple(row[key] for key in keys) for row in self}
 

@@ -37,6 +37,8 @@ def fingerprint(*parts: Any) -> str:
                 feed(item)
         elif isinstance(part, str | int | float | torch.dtype) or part is None:
             digest.update(f"{type(part).__name__}:{part};".encode())
+        elif hasattr(part, "settings"):
+            feed(part.settings())
         else:
             digest.update(type(part).__qualname__.encode())
 

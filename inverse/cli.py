@@ -206,7 +206,7 @@ def _add_sampling(
     one.add_argument("--prior", required=True, metavar="NAME|FOLDER", help="bundled, or a folder")
     one.add_argument("--data-range", type=float, nargs=2, metavar=("LO", "HI"), help="what the "
                      "prior's images span, where its folder does not say")  # fmt: skip
-    one.add_argument("--method", help="see `inverse methods`; by default the best that applies")
+    one.add_argument("--method", help="see `inverse methods`; auto: nearest to the posterior")
     one.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="of the "
                      "method, as `inverse methods` lists them; may be repeated")  # fmt: skip
     one.add_argument("--absorb", action="store_true", help="no guidance where the noise of the "

@@ -55,7 +55,7 @@ def sample(
             daps (curved ones with independent noise; unscented where x holds at most 32 values),
             dps, unscented (black boxes, as few values) and scg (other black boxes); a posterior
             with a lift of the caller's own keeps it. "auto" takes what comes nearest to the
-            posterior: exact draws; else particles where y holds at most 32 values and 48 samples
+            posterior: exact draws; else particles where y holds at most 32 values and 512 samples
             or more are asked for; else the default (`help(inverse.recipes.nearest)`).
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
@@ -132,11 +132,13 @@ def sample(
     began = time.perf_counter()
     automatic = method == "auto" and isinstance(posterior, Posterior)
     if automatic:
-        method, options = _nearest(posterior, n, n // groups, seed, sampler, options)
+        method, options = _nearest(posterior, n // groups, seed, sampler, options)
+        absorb = absorb and method != "exact"
     label, recipe = _recipe(posterior, method, steps, sampler, options)
     label = f"auto: {', '.join([label, *options])}" if automatic else label
     if absorb:
         label, recipe = f"{label}, absorbed", absorbed(recipe)
+    ready = _prepared(recipe)
     if isinstance(recipe.sampler, ParticleMethod):
         why = recipe.sampler.refusal(recipe.prior, n // groups)
         if why is not None:
@@ -179,7 +181,7 @@ def sample(
         "n": n,
         **_walked(recipe),
         **spent,
-        **_prepared(recipe),
+        **({"prepared_calls": _prepared(recipe) - ready} if _prepared(recipe) else {}),
         "seconds": time.perf_counter() - began,
         **measurement_fit(x, factors, weights=weights, measurements=groups),
     }
@@ -195,26 +197,24 @@ def sample(
 
 def _nearest(
     posterior: Prior,
-    n: int,
     count: int,
     seed: int,
     sampler: Sampler | ParticleMethod | None,
     options: dict[str, Any],
 ) -> tuple[str, dict[str, Any]]:
     """The name and options that "auto" stands for."""
-    if sampler is not None or options:
+    if sampler is not None or set(options) - {"pool"}:
         given = "a sampler" if sampler is not None else f"option {next(iter(options))!r}"
-        raise TypeError(f"'auto' chooses for itself, got {given}: name a method")
+        raise TypeError(f"'auto' chooses for itself, and takes a pool at most; got {given}")
     assert isinstance(posterior, Posterior)
-    method, chosen = nearest(posterior, n, count, seed)
+    method, chosen = nearest(posterior, count, seed, options.get("pool"))
     return method.name, chosen
 
 
-def _prepared(recipe: Recipe) -> dict[str, int]:
-    """Network calls, of all images together, for what serves every sample."""
+def _prepared(recipe: Recipe) -> int:
+    """Network calls so far, of all images together, for what serves every sample."""
     likelihoods = recipe.prior.likelihoods if isinstance(recipe.prior, Posterior) else ()
-    calls = max((likelihood.prepared_calls for likelihood in likelihoods), default=0)
-    return {"prepared_calls": calls} if calls else {}
+    return max((likelihood.prepared_calls for likelihood in likelihoods), default=0)
 
 
 def _walked(recipe: Recipe) -> dict[str, Any]:
@@ -249,7 +249,7 @@ def _recipe(
         return type(sampler).__name__, Recipe(posterior, sampler)
     if not isinstance(posterior, Posterior):
         if name is not None:
-            find(name)  # an unknown name is refused as such
+            _ = name == "auto" or find(name)  # an unknown name is refused as such
             if name != "exact":
                 raise ValueError(
                     f"method {name!r} needs a measurement; for draws from the prior leave it out, "

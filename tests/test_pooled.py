@@ -165,6 +165,68 @@ def test_each_state_has_its_own_level():
         torch.testing.assert_close(lift.shift(moments(prior, x[i : i + 1], sigma)), one)
 
 
+def test_states_and_draws_in_parts_make_no_difference(monkeypatch):
+    prior, model, y = modes()
+    of = moments(prior, states(prior, 10.0, 20), 10.0)
+    whole = PooledLift(model, y, Pool(prior, 64)).evaluate(of)
+    monkeypatch.setattr(PooledLift, "_together", 3)
+    parts = PooledLift(model, y, Pool(prior, 64, batch=10)).evaluate(of)
+    for a, b in zip(whole, parts, strict=True):
+        torch.testing.assert_close(b, a)
+
+
+def test_single_precision():
+    prior, model, y = modes()
+    of = moments(prior, states(prior, 10.0, 20), 10.0)
+    known = PooledLift(model, y, Pool(prior, 64)).evaluate(of)
+    single = Opaque(prior)
+    single.initial = prior.initial
+    model = LinearGaussian(MatrixOperator(model.operator.matrix.float()), 0.5)
+    short = moments(single, of.x.float(), 10.0)
+    short = Moments(short.x, short.sigma.float(), short.x0, short.product, False, single)
+    found = PooledLift(model, y.float(), Pool(single, 64)).evaluate(short)
+    assert all(t.dtype == torch.float32 for t in found)
+    for a, b in zip(known, found, strict=True):
+        torch.testing.assert_close(b.double(), a, rtol=2e-3, atol=2e-3)
+
+
+def test_absorption_stops_the_pools_guidance_too():
+    hidden, model, y = modes(wrapped=True)
+    posterior = inverse.condition(hidden, model, y)
+    told = inverse.sample(posterior, 512, method="auto", steps=12, seed=1, absorb=True).diagnostics
+    assert told["method"].startswith("auto: tds")
+    assert told["prepared_calls"] >= 512 * 50
+    exact = inverse.condition(modes()[0], model, y)
+    assert (
+        inverse.sample(exact, 2, method="auto", absorb=True).diagnostics["method"] == "auto: exact"
+    )
+
+
+def test_stacked_measurements_share_their_laws():
+    hidden, model, y = modes(wrapped=True)
+    second = LinearGaussian(MatrixOperator(torch.ones(1, 4).double() / 4), 0.5)
+    posterior = inverse.condition(hidden, model, y).given(second, y / 2)
+    pool = Pool(hidden, 32)
+    for seed in (0, 1):
+        inverse.sample(posterior, 16, method="tds", steps=10, seed=seed, pool=pool)
+    assert pool.spent <= 32 * (50 + len(pool.levels))
+
+
+def test_a_checkpoint_tells_pools_apart(tmp_path):
+    hidden, model, y = modes(wrapped=True)
+    posterior = inverse.condition(hidden, model, y)
+
+    def run(pool):
+        return inverse.sample(
+            posterior, 16, method="tds", steps=5, seed=0, pool=pool, checkpoint=tmp_path
+        ).x
+
+    first = run(Pool(hidden, 32))
+    torch.testing.assert_close(run(Pool(hidden, 32)), first)
+    with pytest.raises(ValueError, match="pool"):
+        run(Pool(hidden, 64, seed=9))
+
+
 def test_the_laws_of_a_forward_model_are_found_once():
     prior, model, y = modes()
     pool = Pool(prior, 32)
@@ -216,6 +278,11 @@ def test_what_cannot_be_pooled_is_refused():
     with pytest.raises(ValueError, match="4096 measured values"):
         PooledLift(whole, torch.zeros(1, 1, 64, 64).double(), Pool(large))
     posterior = inverse.condition(prior, model, y)
+    with pytest.raises(ValueError, match="another prior"):
+        inverse.sample(posterior, 8, method="tds", pool=Pool(modes()[0], 32))
+    wide = priors.Mixture(torch.zeros(1, 7).double(), 1.0, torch.ones(1).double())
+    with pytest.raises(ValueError, match=r"images \(7,\)"):
+        PooledLift(model, y, Pool(wide, 32))
     with pytest.raises(ValueError, match="twist and pool"):
         inverse.sample(
             posterior, 8, method="tds", pool=pool, twist=lambda m, y: PooledLift(m, y, pool)
@@ -226,14 +293,15 @@ def test_auto_takes_what_comes_nearest():
     """The rule of `nearest`, by what is measured and how many samples are asked for."""
     hidden, model, y = modes(wrapped=True)
     few = inverse.condition(hidden, model, y)
-    assert nearest(inverse.condition(modes()[0], model, y), 1, 1, 0)[0].name == "exact"
-    assert nearest(few, 4, 4, 0)[0].name == "mmps"
-    assert nearest(few, 48, 48, 0)[0].name == "tds"
-    method, options = nearest(few, 512, 512, 7)
+    assert nearest(inverse.condition(modes()[0], model, y), 1, 0)[0].name == "exact"
+    assert nearest(few, 511, 0)[0].name == "mmps"
+    method, options = nearest(few, 512, 7)
     assert (method.name, options["pool"].size, options["pool"].seed) == ("tds", 512, 7)
-    assert nearest(POSTERIORS["black box"](), 600, 600, 0)[0].name == "bootstrap"
-    assert nearest(POSTERIORS["image"](), 600, 600, 0)[0].name == "mmps"  # 36 values
-    assert nearest(POSTERIORS["curved"](), 600, 600, 0)[1] == {}
+    own = Pool(hidden, 32)
+    assert nearest(few, 512, 7, own)[1]["pool"] is own
+    assert nearest(POSTERIORS["black box"](), 600, 0)[0].name == "bootstrap"
+    assert nearest(POSTERIORS["image"](), 600, 0)[0].name == "mmps"  # 36 values
+    assert nearest(POSTERIORS["curved"](), 600, 0)[1] == {}
 
 
 def test_auto_at_the_front_door():
@@ -249,6 +317,10 @@ def test_auto_at_the_front_door():
     assert "prepared_calls" not in few
     with pytest.raises(TypeError, match="chooses for itself"):
         inverse.sample(posterior, 2, method="auto", eta=1.0)
+    with pytest.raises(ValueError, match="needs a measurement"):
+        inverse.sample(hidden, 2, method="auto")
+    with pytest.raises(ValueError, match="no method of its own"):
+        inverse.recipes.find("auto")
     report = inverse.calibrate(hidden, model, "auto", n=20, draws=9, steps=5, images=draws_of())
     assert report.method == "auto"
 

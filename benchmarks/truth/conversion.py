@@ -11,7 +11,7 @@ are drawn there; about four minutes on one core.
 Likelihoods that are one of these here are left out: LinearisedLift of a linear model is MMPS, the
 plug-in's bound and so TrainingFree with rho = 1 change nothing. The reverse runs take 480 network
 calls a state, all others one; they run for d = 8. The pool takes 512 draws of the prior by 50 calls
-each, and one more at each of its 17 levels, once for all states and measurements.
+each, and one more at each of its 16 levels, once for all states and measurements.
 """
 
 from __future__ import annotations

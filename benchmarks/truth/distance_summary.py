@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import platform
+import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -64,19 +65,18 @@ def tried(found: Row) -> int:
 
 def keep(rows: list[Row], out: Path) -> None:
     """Brings the summary up to date with these runs; entries of more seeds stay."""
-    with out.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # others may write theirs at the same time
-        file.seek(0)
-        text = file.read()
-        known = json.loads(text) if text else {"problems": {}}
+    with (Path(tempfile.gettempdir()) / "distances.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # others may write theirs at the same time
+        known = json.loads(out.read_text()) if out.exists() else {"problems": {}}
         for label in dict.fromkeys(r["problem"] for r in rows):
             old = known["problems"].setdefault(label, {})
             for name, new in entries(rows, label).items():
                 if name not in old or tried(new) >= tried(old[name]):
                     old[name] = new
         made = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-        file.truncate(0)
-        file.write(json.dumps({**made, "problems": known["problems"]}, indent=1) + "\n")
+        fresh = out.with_suffix(".part")
+        fresh.write_text(json.dumps({**made, "problems": known["problems"]}, indent=1) + "\n")
+        fresh.replace(out)
 
 
 def report(rows: list[Row], label: str) -> str:

@@ -120,11 +120,11 @@ def calibrated(results: dict[str, Any], name: str) -> tuple[int, int]:
 def ranked(table: dict[str, Column]) -> list[str]:
     """Named methods by their mean log (1 + relative excess) over the columns they have."""
     score = {}
-    for method in inverse.methods():
-        found = [c.relative(method.name) for c in table.values()]
+    for name in ("auto", *(method.name for method in inverse.methods())):
+        found = [c.relative(name) for c in table.values()]
         known = [math.log1p(max(v, 0)) for v in found if v is not None]
         if known:
-            score[method.name] = fmean(known)
+            score[name] = fmean(known)
     return sorted(score, key=score.__getitem__)
 
 

@@ -122,6 +122,10 @@ class Absorbed(Likelihood):
     def density_cost(self) -> Cost:
         return self.lift.density_cost
 
+    @property
+    def prepared_calls(self) -> int:
+        return self.lift.prepared_calls
+
     def shift(self, moments: Moments) -> Tensor:
         below = moments.sigma <= self.threshold
         if bool(below.all()):

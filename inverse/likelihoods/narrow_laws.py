@@ -69,14 +69,17 @@ class NarrowLaws:
     def of(cls, pool: Pool, j: int, measured: Measured, like: Tensor) -> NarrowLaws:
         """Of the pool's j-th level; one network call and M + 1 products for each draw."""
         x, M = pool.states(like)[j], measured.size
-        K, event = len(x), tuple(x.shape[1:])
-        D, product = pool.prior.covariance(x, pool.levels[j])
-        pool.spent += K
-        system = measured.system(x)
+        K, event, system = len(x), tuple(x.shape[1:]), measured.system(x)
         eye = torch.eye(M, dtype=x.dtype, device=x.device)
-        CA = torch.stack([product(system.adjoint(row.expand(K, M))) for row in eye], 1)
-        z = random_signs(K, x, x[0].numel()).reshape(x.shape)
-        c = float((z * product(z)).double().mean().clamp(min=0))
+        signs = random_signs(K, x, x[0].numel()).reshape(x.shape)
+        parts = []
+        for part, z in zip(x.split(pool.batch), signs.split(pool.batch), strict=True):
+            x0, product = pool.prior.covariance(part, pool.levels[j])
+            columns = [product(system.adjoint(row.expand(len(part), M))) for row in eye]
+            parts.append((x0, torch.stack(columns, 1), z * product(z)))
+        pool.spent += K
+        D, CA, traces = (torch.cat(each) for each in zip(*parts, strict=True))
+        c = float(traces.double().mean().clamp(min=0))
         V = system.apply(CA.flatten(0, 1)).reshape(K, M, M).double()
         flat = D.flatten(1).double()
         centre = flat.mean(0)

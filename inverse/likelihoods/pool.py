@@ -16,6 +16,8 @@ from ..randomness import check_seed
 from ..samplers import Multistep, Step
 
 T = TypeVar("T")
+APART = 1 << 60
+"""Added to a draw's number, so that its noise is not that of a sample of the same seed."""
 
 
 @final
@@ -52,6 +54,8 @@ class Pool:
             raise TypeError(f"prior must be a priors.Prior, got {type(prior).__name__}")
         if prior.unmeasured is not prior:
             raise TypeError("a pool is of the prior alone, got a posterior: pass its .prior")
+        if prior.event_shape is None:
+            raise ValueError("the prior takes images of any size: give it one by .resized(shape)")
         self.prior, self.size = prior, whole(size, "size", least=16)
         self.seed = check_seed(seed)
         fitting = max(1, 2**22 // event_size(prior.event_shape))
@@ -60,7 +64,7 @@ class Pool:
         self._kept = halving(self._walk.levels.tolist())
         self.levels = [float(self._walk.levels[k]) for k in self._kept]
         self._states: Tensor | None = None
-        self._made: tuple[object, dict[int, Any]] = (None, {})
+        self._made: tuple[tuple[Any, ...], dict[int, Any]] = ((), {})
         self.spent = 0
 
     def states(self, like: Tensor) -> Tensor:
@@ -80,10 +84,17 @@ class Pool:
         ]
         return list(dict.fromkeys(j for j in found if j is not None))
 
-    def once(self, operator: object, j: int, make: Callable[[], T]) -> T:
+    def settings(self) -> list[Any]:
+        """All that tells these draws from others, for `checkpoint.fingerprint`."""
+        return [type(self).__name__, self.size, self.seed, self.levels]
+
+    def once(self, operator: object, like: Tensor, j: int, make: Callable[[], T]) -> T:
         """make() for the j-th level, made once for an operator, and kept until another comes."""
-        if self._made[0] is not operator:
-            self._made = (operator, {})
+        # Stacked measurements are stacked anew each time: their parts stay the same.
+        key = (like.dtype, like.device, *getattr(operator, "operators", (operator,)))
+        same = zip(self._made[0], key, strict=False)
+        if len(self._made[0]) != len(key) or not all(a is b or a == b for a, b in same):
+            self._made = (key, {})
         made = self._made[1]
         if j not in made:
             made[j] = make()
@@ -98,7 +109,7 @@ class Pool:
                 seen.append(step.x.clone())
 
         self._walk(
-            self.prior, len(rows), seed=self.seed, indices=rows, callback=keep,
+            self.prior, len(rows), seed=self.seed, indices=[APART + k for k in rows], callback=keep,
             dtype=like.dtype, device=like.device,
         )  # fmt: skip
         return torch.stack(seen)

@@ -18,22 +18,26 @@ from .recipe import Method
 FEW = 32
 """Measured values up to which particles are taken: beyond, few of them carry the weight, and the
 density of the twist takes more products than all else."""
-PARTICLES = 48
-"""Samples of a measurement from which particles are taken; with 49 `tds` is calibrated
-(benchmarks/results/calibration.json)."""
-POOL = 512
-"""Samples in all from which a pool of as many draws of the prior is made for them."""
+PARTICLES = 512
+"""Samples of a measurement from which particles are taken, and draws of the prior for their twist.
+"""
 
 
-def nearest(posterior: Posterior, n: int, count: int, seed: int) -> tuple[Method, dict[str, Any]]:
-    """The method, with its options, whose n samples, `count` of a measurement, come nearest.
+def nearest(
+    posterior: Posterior, count: int, seed: int, pool: Pool | None = None
+) -> tuple[Method, dict[str, Any]]:
+    """The method, with its options, of which `count` samples come nearest by what is known.
 
     1. Exact draws where the posterior is known in closed form.
-    2. Particles where at most 32 values are measured and 48 samples or more are asked for: `tds`,
-       `bootstrap` for black boxes. From 512 samples on the twist of linear-Gaussian models is
-       corrected by a pool of draws of the prior (`likelihoods.PooledLift`): on the mixture of 25
-       Gaussians nearest to the posterior of all (benchmarks/results/distances.json).
+    2. Particles where at most 32 values are measured and 512 samples of a measurement or more are
+       asked for: `tds`, whose twist for linear-Gaussian models is corrected by a pool of 512 draws
+       of the prior (`likelihoods.PooledLift`), or by the one that is given; `bootstrap` for black
+       boxes.
     3. The default method (`choose`).
+
+    Particles weigh modes rightly that all else weighs wrongly; where the posterior has one mode,
+    as under a Gaussian prior, the default method is as near or nearer at a part of the cost. By how
+    much: benchmarks/results/truth.md.
     """
     exact = find("exact")
     if exact.refusal(posterior) is None:
@@ -46,9 +50,9 @@ def nearest(posterior: Posterior, n: int, count: int, seed: int) -> tuple[Method
     if applies.differentiable(posterior) is not None:
         return find("bootstrap"), {}
     linear = all(isinstance(model, LinearGaussian) for model, _ in posterior.factors)
-    if not linear or n < POOL:
+    if not linear:
         return find("tds"), {}
-    pool = Pool(posterior.prior, POOL, seed=seed)
+    pool = Pool(posterior.prior, PARTICLES, seed=seed) if pool is None else pool
     borne = bears(pool, measured_values(posterior))
     return find("tds"), {"pool": pool} if borne else {}
 

@@ -77,6 +77,11 @@ def find(name: str) -> Method:
     if not isinstance(name, str):
         kind = f"the Method itself; give {name.name!r}" if isinstance(name, Method) else repr(name)
         raise TypeError(f"method must be a name from inverse.methods(), got {kind}")
+    if name == "auto":
+        raise ValueError(
+            "'auto' is no method of its own: inverse.sample(posterior, n, method='auto') chooses "
+            "one for a measurement and a number of samples"
+        )
     known = [m.name for m in _METHODS]
     hint = did_you_mean(name.lower(), known)
     raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}{hint}")

@@ -52,6 +52,10 @@ def _tds(
     if twist is not None:
         return Recipe(posterior.lifted(twist), walk)
     rule = default_lift if pool is None else pooled_lift(pool)
+    if pool is not None and pool.prior is not posterior.prior:
+        raise ValueError(
+            "the pool is of another prior than the posterior; make it of posterior.prior"
+        )
     return Recipe(twisted(posterior, rule), walk)
 
 

@@ -22,6 +22,8 @@ from .measured import MEASURED
 Family = Literal["exact", "guidance", "splitting", "particles", "variational"]
 Asks = Literal["closed form", "every noise level", "SVD", "adjoint", "gradient", "black box"]
 
+UNKNOWN = ("", "it is none of those that were run")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -97,7 +99,7 @@ class Method:
     def calibrated(self) -> bool:
         """Whether ranks of simulated truths found no fault on any problem of known posterior that
         it was run on, P1 to P3 among them; see `inverse.recipes.measured`."""
-        passed, wrong = MEASURED[self.name]
+        passed, wrong = MEASURED.get(self.name, UNKNOWN)
         return bool(passed) and not wrong
 
     @property
@@ -105,7 +107,7 @@ class Method:
         """What these simulations found, in one line: the problems on which no test fails, its worst
         fault, or why it was not run. They are of 49 draws, or particles, and about 100 network
         calls a draw; `inverse.calibrate` tells of other problems, steps and options."""
-        passed, wrong = MEASURED[self.name]
+        passed, wrong = MEASURED.get(self.name, UNKNOWN)
         if not wrong:
             return f"calibrated on {passed}"
         if not wrong.endswith(")"):
