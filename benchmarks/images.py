@@ -5,7 +5,7 @@
 Small: every method on one picture of each problem, 4 samples at 100 network calls a sample for
 digits, 2 at 30 for the others; three hours on one core. Full: the methods of most promise in small
 (CHOSEN, unless --methods names others) on three pictures, digits and noises, 4 samples at 200 calls
-for digits, 2 at 60 for photographs and MRI, 2 at 30 for CT; three hours more. Each method takes as
+for digits, 2 at 60 for photographs and MRI, 2 at 30 for CT; 95 minutes more. Each method takes as
 many steps as spend the calls (methods that need more for a single step, or 20 Jacobian products a
 step, are left out), its other defaults as they are; optimal-covariance, a table of the prior's
 error, whose calls do not count. Peers (deepinv, azula, where they are installed) run wherever their
