@@ -4,8 +4,9 @@
 
 PSNR (dB) of the mean of the samples, averaged over the problems of a kind; then, over the linear
 problems of the digits, whose truths are draws of the prior: coverage of 90 % intervals and seconds
-over those of `mpgd` (of `ddrm` in the full setting, which has no `mpgd`). Of the classical answers, and of each peer's methods, the best in each
-problem, by the truth. By default the methods that are among the best five of some kind.
+over those of `mpgd` (of `ddrm` in the full setting, which has no `mpgd`). Of the classical answers,
+and of each peer's methods, the best in each problem, by the truth. By default the methods that are
+among the best five of some kind.
 """
 
 from __future__ import annotations
