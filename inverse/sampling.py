@@ -249,7 +249,8 @@ def _recipe(
         return type(sampler).__name__, Recipe(posterior, sampler)
     if not isinstance(posterior, Posterior):
         if name is not None:
-            _ = name == "auto" or find(name)  # an unknown name is refused as such
+            if name != "auto":
+                find(name)  # an unknown name is refused as such
             if name != "exact":
                 raise ValueError(
                     f"method {name!r} needs a measurement; for draws from the prior leave it out, "

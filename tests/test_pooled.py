@@ -302,6 +302,9 @@ def test_auto_takes_what_comes_nearest():
     assert nearest(POSTERIORS["black box"](), 600, 0)[0].name == "bootstrap"
     assert nearest(POSTERIORS["image"](), 600, 0)[0].name == "mmps"  # 36 values
     assert nearest(POSTERIORS["curved"](), 600, 0)[1] == {}
+    assert nearest(POSTERIORS["latent"](), 600, 0)[0] == inverse.recipes.choose(
+        POSTERIORS["latent"]()
+    )
 
 
 def test_auto_at_the_front_door():

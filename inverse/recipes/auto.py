@@ -42,19 +42,18 @@ def nearest(
     exact = find("exact")
     if exact.refusal(posterior) is None:
         return exact, {}
+    own = posterior.lift is not default_lift
+    black = not own and applies.differentiable(posterior) is not None
+    particles = find("bootstrap" if black else "tds")
     few = posterior.decoder is None and measured_values(posterior) <= FEW
-    if not few or count < PARTICLES:
+    if not few or count < PARTICLES or particles.refusal(posterior) is not None:
         return choose(posterior), {}
-    if posterior.lift is not default_lift:
-        return find("tds"), {}
-    if applies.differentiable(posterior) is not None:
-        return find("bootstrap"), {}
     linear = all(isinstance(model, LinearGaussian) for model, _ in posterior.factors)
-    if not linear:
-        return find("tds"), {}
+    if own or not linear:
+        return particles, {}
     pool = Pool(posterior.prior, PARTICLES, seed=seed) if pool is None else pool
     borne = bears(pool, measured_values(posterior))
-    return find("tds"), {"pool": pool} if borne else {}
+    return particles, {"pool": pool} if borne else {}
 
 
 def measured_values(posterior: Posterior) -> int:
