@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .distillation import distil
     from .learned_files import load_learned, save_learned
     from .learning import learn
-    from .likelihoods import Pool
+    from .pool import Pool
     from .posterior import Posterior, condition
     from .recipes import Method, methods
     from .result import Samples
@@ -44,7 +44,7 @@ __all__ = [
 _HOME = {
     "Calibration": "diagnostics",
     "Method": "recipes",
-    "Pool": "likelihoods",
+    "Pool": "pool",
     "Posterior": "posterior",
     "Samples": "result",
     "calibrate": "diagnostics",

@@ -11,9 +11,9 @@ import inverse
 import priors
 from forward_models import Inpainting, LinearGaussian, MatrixOperator
 from inverse.diagnostics.conversion import conversion_errors
-from inverse.likelihoods import GaussianLift, Moments, Pool, PooledLift, Tweedie
+from inverse.likelihoods import GaussianLift, Moments, PooledLift, Tweedie
 from inverse.likelihoods.narrow_laws import NarrowLaws
-from inverse.likelihoods.pool import halving
+from inverse.pool import Pool, halving
 from inverse.recipes import nearest
 
 SIGMAS = (0.1, 3.0, 10.0)

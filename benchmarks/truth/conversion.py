@@ -39,7 +39,6 @@ from inverse.likelihoods import (
     MonteCarloLift,
     NormalizedPlugIn,
     PlugIn,
-    Pool,
     PooledLift,
     ReverseRunLift,
     ScoreALD,
@@ -47,6 +46,7 @@ from inverse.likelihoods import (
     Tabulated,
     Tweedie,
 )
+from inverse.pool import Pool
 from priors import VP, Mixture, geometric
 
 RESULTS = Path(__file__).parents[1] / "results" / "conversion.json"

@@ -3,6 +3,7 @@
 from .absorbed import Absorbed
 from .annealed import ScoreALD
 from .covariance import AssumedCovariance
+from .draws import Draws
 from .exact import Exact
 from .fixed_prior import FixedPrior
 from .gaussian_lift import GaussianLift
@@ -16,7 +17,6 @@ from .loss_guidance import TrainingFree
 from .monte_carlo_lift import MonteCarloLift
 from .normalized import NormalizedPlugIn
 from .plug_in import PlugIn
-from .pool import Pool
 from .pooled_lift import PooledLift
 from .reverse_runs import ReverseRunLift
 from .scaled import Scaled
@@ -28,6 +28,7 @@ __all__ = [
     "AssumedCovariance",
     "Cost",
     "DiagonalTweedie",
+    "Draws",
     "Exact",
     "FixedPrior",
     "GaussianLift",
@@ -42,7 +43,6 @@ __all__ = [
     "MonteCarloLift",
     "NormalizedPlugIn",
     "PlugIn",
-    "Pool",
     "PooledLift",
     "ReverseRunLift",
     "Scaled",

@@ -10,8 +10,8 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor
 
+from .draws import Draws
 from .linear_system import Measured
-from .pool import Pool
 from .spectrum import random_signs
 
 
@@ -66,7 +66,7 @@ class NarrowLaws:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, pool: Pool, j: int, measured: Measured, like: Tensor) -> NarrowLaws:
+    def of(cls, pool: Draws, j: int, measured: Measured, like: Tensor) -> NarrowLaws:
         """Of the pool's j-th level; one network call and M + 1 products for each draw."""
         x, M = pool.states(like)[j], measured.size
         K, event, system = len(x), tuple(x.shape[1:]), measured.system(x)

@@ -30,11 +30,11 @@ from torch import Tensor
 from forward_models import LinearGaussian
 from priors.prior import event_size
 
+from .draws import Draws
 from .gaussian_lift import GaussianLift
 from .likelihood import Cost, Likelihood, Moments
 from .linear_system import Measured
 from .narrow_laws import NarrowLaws
-from .pool import Pool
 from .tweedie import Tweedie
 
 FEWEST = 8.0
@@ -77,10 +77,10 @@ class PooledLift(Likelihood):
 
     needs_covariance = True
 
-    def __init__(self, model: LinearGaussian, y: Tensor, pool: Pool) -> None:
+    def __init__(self, model: LinearGaussian, y: Tensor, pool: Draws) -> None:
         if not isinstance(model, LinearGaussian):
             raise TypeError(f"PooledLift needs a LinearGaussian model, got {type(model).__name__}")
-        if not isinstance(pool, Pool):
+        if not isinstance(pool, Draws):
             raise TypeError(f"pool must be an `inverse.Pool`, got {type(pool).__name__}")
         if model.event_shape not in (None, tuple(pool.prior.event_shape)):
             raise ValueError(
@@ -150,6 +150,6 @@ class PooledLift(Likelihood):
         )
 
 
-def bears(pool: Pool, size: int) -> bool:
+def bears(pool: Draws, size: int) -> bool:
     """Whether a pool can be heard behind `size` measured values: 64 at most, or what fits."""
     return 0 < size <= MOST and size * pool.size * event_size(pool.prior.event_shape) <= ENTRIES

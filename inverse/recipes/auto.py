@@ -8,8 +8,9 @@ from forward_models import LinearGaussian
 from priors.prior import event_size
 
 from ..lift import default_lift, joint
-from ..likelihoods import Measured, Pool
+from ..likelihoods import Draws, Measured
 from ..likelihoods.pooled_lift import bears
+from ..pool import Pool
 from ..posterior import Posterior
 from . import applies
 from .catalogue import choose, find
@@ -24,7 +25,7 @@ PARTICLES = 512
 
 
 def nearest(
-    posterior: Posterior, count: int, seed: int, pool: Pool | None = None
+    posterior: Posterior, count: int, seed: int, pool: Draws | None = None
 ) -> tuple[Method, dict[str, Any]]:
     """The method, with its options, of which `count` samples come nearest by what is known.
 

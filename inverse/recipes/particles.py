@@ -9,13 +9,13 @@ from priors import geometric
 
 from ..lift import Lift, Model, default_lift, linearisable
 from ..likelihoods import (
+    Draws,
     GaussianLift,
     Isotropic,
     Likelihood,
     Measured,
     MonteCarloLift,
     PlugIn,
-    Pool,
     PooledLift,
 )
 from ..likelihoods.pooled_lift import bears
@@ -41,7 +41,7 @@ def _tds(
     resample_below: float = 0.5,
     order: int = 2,
     twist: Lift | None = None,
-    pool: Pool | None = None,
+    pool: Draws | None = None,
 ) -> Recipe:
     """`twist`: any lift; by default the posterior's own where it has one, else the rule's, which
     `pool` corrects for linear-Gaussian models of few values."""
@@ -59,9 +59,9 @@ def _tds(
     return Recipe(twisted(posterior, rule), walk)
 
 
-def pooled_lift(pool: Pool) -> Lift:
+def pooled_lift(pool: Draws) -> Lift:
     """PooledLift for linear-Gaussian models whose values the pool bears, else the default."""
-    if not isinstance(pool, Pool):
+    if not isinstance(pool, Draws):
         raise TypeError(f"pool must be an inverse.Pool, got {type(pool).__name__}")
 
     def lift(model: Model, y: Tensor) -> Likelihood:
