@@ -23,7 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LARGE = ["mixture 800,1", "mixture 800,2", "mixture 800,4"]
-NEAREST = ["tds", "auto", "ddsmc", "mcgdiff"]
+NEAREST = ["ddsmc", "mcgdiff", "mmps", "tmpd"]
 
 
 def equal(d: int) -> list[str]:
@@ -32,18 +32,19 @@ def equal(d: int) -> list[str]:
 
 
 JOBS: dict[str, list[list[str]]] = {
-    "calibration": [["calibration"]],
-    **{f"mixture {cell}": [["distances", "--problems", f"mixture {cell}"]]
-       for cell in ("8,1", "8,2", "8,4", "80,1", "80,2", "80,4")},
-    **{name: [["distances", "--problems", name, "--methods", "tds"],
+    "calibration blur": [["calibration", "--problems", "P4 blur"]],
+    **{name: [["distances", "--problems", name, "--methods", "tds", "auto"],
               ["distances", "--problems", name, "--methods", *NEAREST, "--seeds", "5"],
               ["distances", "--problems", name, "--seeds", "1"]] for name in LARGE},
-    **{f"equal {d}": [["distances", "--problems", *equal(d), "--seeds", str(seeds)]]
-       for d, seeds in ((80, 2), (8, 4))},
+    **{f"mixture {cell}": [["distances", "--problems", f"mixture {cell}"]]
+       for cell in ("80,1", "80,2", "80,4", "8,1", "8,2", "8,4")},
+    "calibration": [["calibration", "--problems", "P4 mask", "P1", "P2", "P3", "P5"]],
+    **{name: [["distances", "--problems", name]] for name in ("trap", "fields", "nonlinear")},
+    "digits": [["distances", "--problems", "digits", "--seeds", "2"]],
     "equal 800": [["distances", "--problems", "equal 800,1,0.1", "equal 800,2,0.1",
-                   "equal 800,4,0.1", "--methods", "mmps", "tmpd", *NEAREST, "--seeds", "1"]],
-    **{name: [["distances", "--problems", name]]
-       for name in ("trap", "fields", "digits", "nonlinear")},
+                   "equal 800,4,0.1", "--methods", "tds", "auto", *NEAREST, "--seeds", "2"]],
+    **{f"equal {d}": [["distances", "--problems", *equal(d), "--seeds", str(seeds)]]
+       for d, seeds in ((80, 3), (8, 10))},
     "evidence": [["evidence"]],
     "conversion": [["conversion"]],
 }  # fmt: skip

@@ -25,9 +25,9 @@ SMALL = ("P1", "P2", "P3")
 HEAD = '''\
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths (100 to 500 on P4, where each has 64 or 256 measured values) are ranked among
-49 draws, or particles, of about 100 network calls each under the exact denoiser. Figures:
-benchmarks/results/calibration.json.
+500 simulated truths (of some methods 100 or 200 on P4, with 64 or 256 measured values each) are
+ranked among 49 draws, or particles, of about 100 network calls each under the exact denoiser.
+Figures: benchmarks/results/calibration.json.
 
 {problems}
 """

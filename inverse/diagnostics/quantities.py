@@ -37,6 +37,8 @@ TESTED = 4
 """Most values and projections that are ranked on their own."""
 AWAY = 0.5
 """Standard deviation of the noise of a reference of TARP, in those of one value of the prior."""
+OPEN = 0.1
+"""Part of a value's deviation that y must leave open, or it is not looked at as unmeasured."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def views(prior: Prior, model: ForwardModel, pool: Tensor, seed: int) -> tuple[V
         x0 - K A x0,    K = c A^T (c A A^T + S)^-1,
 
     with c the prior's variance of one value: nothing of the directions that A sees well against
-    the noise S, all of those that it does not see.
+    the noise S, all of those that it does not see. Values of which less than a tenth stays open
+    are not looked at.
 
     Args:
         pool: draws of the prior, (P, *event).
@@ -92,7 +95,10 @@ def views(prior: Prior, model: ForwardModel, pool: Tensor, seed: int) -> tuple[V
         def left(x: Tensor) -> Tensor:
             return _flat(x - fitted(prior, model, model.operator.apply(x)))
 
-        found.append(_view("unmeasured", "what is not measured", left, pool, seed))
+        # A seen value leaves its noise there, whose width says nothing of what is not measured.
+        found.append(
+            _view("unmeasured", "what is not measured", left, pool, seed, OPEN * _deviation(pool))
+        )
     return tuple(view for view in found if len(view.columns))
 
 
@@ -186,11 +192,24 @@ def private(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
-def _view(name: str, words: str, of: Callable[[Tensor], Tensor], pool: Tensor, seed: int) -> View:
+def _deviation(x: Tensor) -> Tensor:
+    """Of each value of images, (N,)."""
+    return _flat(x).double().std(0)
+
+
+def _view(
+    name: str,
+    words: str,
+    of: Callable[[Tensor], Tensor],
+    pool: Tensor,
+    seed: int,
+    least: Tensor | float = 0.0,
+) -> View:
+    """The view of entries that vary under the prior, by more than `least`."""
     v = of(pool)
-    deviation = v.double().std(0)
     # Far less than what is seen elsewhere is rounding, or what A fixes entirely.
-    varies = (deviation > 1e-6 * pool.double().std(0).max()).nonzero().flatten()
+    rounding = 1e-6 * _deviation(pool).max()
+    varies = (_deviation(v) > rounding.clamp(min=least)).nonzero().flatten()
     if name != "projections" and len(varies) > ENTRIES:
         order = torch.randperm(len(varies), generator=private(seed, name))[:ENTRIES]
         varies = varies[order.to(varies.device)].sort().values
