@@ -13,6 +13,7 @@ from inverse import cli
 
 README = Path(__file__).parent.parent / "README.md"
 CATALOGUE = README.parent / "forward_models/README.md"
+BENCHMARKS = README.parent / "benchmarks/README.md"
 
 
 def test_the_examples_run_as_printed(tmp_path, monkeypatch):
@@ -61,7 +62,7 @@ def test_every_command_is_one_of_the_parser(capsys):
 
 
 def test_linked_files_exist():
-    for page in (README, CATALOGUE):
+    for page in (README, CATALOGUE, BENCHMARKS):
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             assert target.startswith("http") or (page.parent / target).exists(), target
 
