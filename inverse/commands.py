@@ -79,7 +79,7 @@ def list_methods(args: Namespace) -> None:
     for m in chosen:
         print(f"{m.name}  ({m.family}; {m.steps} steps by default)")
         options = ", ".join(f"{name}={value}" for name, value in m.options.items())
-        rows = {"measured": m.measured}
+        rows = {"measured": m.measured.replace("; ", "\n" + 16 * " ")}
         rows |= {"asks for": m.asks, "needs": m.needs, "jacobian": "yes" if m.jacobian else "no"}
         rows |= {"cost": m.cost, "exact when": m.exact_when, "options": options or "none"}
         rows |= {"deviates": m.deviates} if m.deviates else {}

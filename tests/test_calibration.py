@@ -187,6 +187,17 @@ def test_the_figures_of_a_fault_are_right():
     assert cover == pytest.approx(0.96, abs=0.02)
 
 
+def test_too_few_simulations_decide_nothing():
+    prior, model = p1()
+    few = inverse.calibrate(prior, model, exact(prior, model), n=25)
+    assert few.verdict.startswith("undecided: no fault found in 25 simulations, which are too few")
+    assert not few.calibrated
+    assert not few.summary()["decided"]
+    blatant = inverse.calibrate(prior, model, point(prior, model), n=25)
+    assert blatant.verdict.startswith("not calibrated: ")
+    assert blatant.evidence.decided
+
+
 def test_the_error_that_would_have_been_seen_is_seen():
     prior, model = p3()
     clean = inverse.calibrate(prior, model, exact(prior, model), n=100)
@@ -284,7 +295,7 @@ def test_images_behind_latents():
     def images(y, n, seed):
         return exact(priors.Gaussian(torch.zeros(2, dtype=DOUBLE), 4.0), model)(y, n, seed)
 
-    assert inverse.calibrate(prior, model, images, n=60, draws=19).calibrated
+    assert inverse.calibrate(prior, model, images, n=120, draws=19).calibrated
     by_method = inverse.calibrate(prior, model, "latent-daps", n=20, draws=9, steps=5)
     assert by_method.n == len(by_method.ranks["value [1]"]) == 20
 
@@ -293,7 +304,7 @@ def test_given_images_and_quantities_of_ones_own():
     prior, model = p1()
     images = prior.sample(300, rng(5))
     asked = {"product": lambda x, y: x[:, 0] * x[:, 1]}
-    found = inverse.calibrate(prior, model, n=50, images=images, quantities=asked)
+    found = inverse.calibrate(prior, model, n=120, images=images, quantities=asked)
     assert found.calibrated
     assert "product" in found.ranks
     assert found.truths == "are given images"

@@ -23,6 +23,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LARGE = ["mixture 800,1", "mixture 800,2", "mixture 800,4"]
+TWENTY = ["tds", "auto", "tds, second run", "tds, third run"]
 NEAREST = ["ddsmc", "mcgdiff", "mmps", "tmpd"]
 
 
@@ -33,7 +34,7 @@ def equal(d: int) -> list[str]:
 
 JOBS: dict[str, list[list[str]]] = {
     "calibration blur": [["calibration", "--problems", "P4 blur"]],
-    **{name: [["distances", "--problems", name, "--methods", "tds", "auto"],
+    **{name: [["distances", "--problems", name, "--methods", *TWENTY],
               ["distances", "--problems", name, "--methods", *NEAREST, "--seeds", "5"],
               ["distances", "--problems", name, "--seeds", "1"]] for name in LARGE},
     **{f"mixture {cell}": [["distances", "--problems", f"mixture {cell}"]]

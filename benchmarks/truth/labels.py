@@ -8,7 +8,6 @@ reads benchmarks/results/calibration.json and writes inverse/recipes/measured.py
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,6 @@ from small_problems import PROBLEMS
 import inverse
 
 OUT = Path(inverse.__file__).parent / "recipes" / "measured.py"
-SMALL = ("P1", "P2", "P3")
 
 HEAD = '''\
 """What simulations found of each method, written by `python benchmarks/truth labels`.
@@ -34,12 +32,27 @@ Figures: benchmarks/results/calibration.json.
 
 from __future__ import annotations
 
-MEASURED: dict[str, tuple[str, str]] = {{
+PROBLEMS: dict[str, str] = {{
+{names}
+}}
+"""What each problem is, in words."""
+
+MEASURED: dict[str, dict[str, str]] = {{
 {rows}
 }}
-"""The problems on which no test fails, and the worst fault and where; of methods that were not run
-the reason alone."""
+"""By method and problem the first fault that was found, "" where no test fails; problems that a
+method was not run on are left out."""
+
+UNMEASURED: dict[str, str] = {{
+{reasons}
+}}
+"""Why methods were run on none."""
 '''
+
+NAMES = {
+    "P1": "one mode", "P2": "two modes", "P3": "four modes in 8 values",
+    "P4 mask": "a field seen in part", "P4 blur": "a blurred field", "P5": "a ring",
+}  # fmt: skip
 
 
 def shortened(finding: str) -> str:
@@ -53,49 +66,41 @@ def shortened(finding: str) -> str:
     )
 
 
-def fault(run: Mapping[str, Any]) -> tuple[float, str]:
-    """The largest error of a width, as |log|, and the first finding; or that the runs fail."""
+def fault(run: Mapping[str, Any]) -> str:
+    """The first finding, "" if there is none; or that the runs fail."""
     if "error" in run:
-        return math.inf, "runs diverge" if "diverge" in run["error"].lower() else "runs fail"
-    ratios = [max(width["ratio"], 1e-6) for width in run["widths"].values()]
-    return max(abs(math.log(ratio)) for ratio in ratios), shortened(run["findings"][0])
+        return "runs diverge" if "diverge" in run["error"].lower() else "runs fail"
+    return "" if run["calibrated"] else shortened(run["findings"][0])
 
 
-def label(name: str, cells: Mapping[str, Mapping[str, Any]]) -> tuple[str, str]:
-    """(problems on which it passes, worst fault) of a method.
-
-    Passed everywhere is passed on all of P1 to P3 and every other problem that it can sample and
-    that was run.
-    """
+def label(name: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | str:
+    """The fault of a method on each problem, or why it was run on none."""
     runs = {p: cells[p][name] for p in PROBLEMS if name in cells.get(p, {})}
-    judged = {p: run for p, run in runs.items() if "refused" not in run}
-    if not judged:
-        if name in SLOW:
-            return "", "takes hundreds of network calls a draw at the least"
-        reasons = [run["refused"] for run in runs.values()]
-        return "", re.split(r"[:;]", reasons[0])[0] if reasons else "not run"
-    passed = [p for p, run in judged.items() if run.get("calibrated")]
-    failed = [p for p in judged if p not in passed]
-    if not failed:
-        missing = [p for p in SMALL if p not in judged]
-        return ", ".join(passed), f"not run on {', '.join(missing)}" if missing else ""
-    worst = max(failed, key=lambda p: fault(judged[p])[0])
-    return ", ".join(passed), f"{fault(judged[worst])[1]} ({worst})"
+    judged = {p: fault(run) for p, run in runs.items() if "refused" not in run}
+    if judged:
+        return judged
+    if name in SLOW:
+        return "takes hundreds of network calls a draw at the least"
+    reasons = [run["refused"] for run in runs.values()]
+    return re.split(r"[:;]", reasons[0])[0] if reasons else "not run"
 
 
 def source(cells: Mapping[str, Any]) -> str:
     """The text of measured.py."""
+    found = {method.name: label(method.name, cells) for method in inverse.methods()}
     rows = []
-    for method in inverse.methods():
-        passed, wrong = label(method.name, cells)
-        row = f'    "{method.name}": ("{passed}", "{wrong}"),'
-        if len(row) > 100:
-            row = f'    "{method.name}": (\n        "{passed}",\n        "{wrong}",\n    ),'
-        rows.append(row)
+    for name, faults in found.items():
+        if isinstance(faults, dict):
+            inner = [f'        "{p}": "{said}",' for p, said in faults.items()]
+            rows.append("\n".join([f'    "{name}": {{', *inner, "    },"]))
+    reasons = [f'    "{name}": "{why}",' for name, why in found.items() if isinstance(why, str)]
     import small_problems
 
     problems = (small_problems.__doc__ or "").partition("\n\n")[2].strip()
-    return HEAD.format(problems=problems, rows="\n".join(rows))
+    return HEAD.format(
+        problems=problems, rows="\n".join(rows), reasons="\n".join(reasons),
+        names="\n".join(f'    "{p}": "{words}",' for p, words in NAMES.items()),
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -183,13 +183,17 @@ MORE_SEEDS = 6
 VARIANTS = {
     "mmps, absorbed": ("mmps", N, {"absorb": True}), "tds, absorbed": ("tds", N, {"absorb": True}),
     "tds, 4000 particles": ("tds", 4 * N, {}),
+    "tds, second run": ("tds", N, {"again": 1}), "tds, third run": ("tds", N, {"again": 2}),
 }  # fmt: skip
+"""Method, particles and options; again: other noise of the method, at the same instances."""
 
 
 def variant(
-    posed: Posed, seed: int, name: str, n: int, options: dict[str, bool], prior: Prior
+    posed: Posed, seed: int, name: str, n: int, options: dict[str, int], prior: Prior
 ) -> Weighted:
-    run = named(posed, name, n, STEPS, seed, **options)
+    options = dict(options)
+    own = seed + 1000 * options.pop("again", 0)
+    run = named(posed, name, n, STEPS, own, **options)
     assert run is not None
     return run(prior)
 

@@ -68,13 +68,13 @@ class Calibration:
 
     @property
     def verdict(self) -> str:
-        """One line: calibrated, and what could have been seen, or what is wrong."""
+        """One line: calibrated, and what could have been seen, or what is wrong, or undecided."""
         return self.evidence.verdict
 
     @property
     def calibrated(self) -> bool:
-        """Whether no test fails; see `evidence.faults`."""
-        return not self.evidence.faults
+        """Whether no test fails (`evidence.faults`) of those that could (`evidence.decided`)."""
+        return self.evidence.decided and not self.evidence.faults
 
     @property
     def ranks(self) -> Mapping[str, Ranks]:
@@ -170,7 +170,8 @@ def calibrate(
     a density, distances from the middle, single values, random projections and the distance to a
     reference that depends on y (TARP). The chance that exact draws are called not calibrated is
     1e-3 over all of them; on a doubt run a second seed. A calibrated method is one in which no
-    fault was found: the verdict says how large an error of width would have shown.
+    fault was found: the verdict says how large an error of width would have shown, and is
+    "undecided" where one by half would not have.
 
     Args:
         prior: truths are its exact draws, where it has those (`sample`), else draws by its own

@@ -21,6 +21,9 @@ LEVEL = 1e-3
 ERRORS = 3.0
 """Standard errors from which a width or shift is told, once the ranks have shown a fault."""
 
+BLIND = 0.5
+"""The least visible error of width from which no fault found is no verdict."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -82,21 +85,30 @@ class Evidence:
         return tuple(said)
 
     @property
+    def decided(self) -> bool:
+        """Whether a test fails, or every width that is looked at would have failed one if wrong by
+        half."""
+        return bool(self.faults) or not self._unseen()
+
+    @property
     def verdict(self) -> str:
-        """One line: calibrated, or not and why."""
+        """One line: calibrated, or not and why, or too few simulations to tell."""
         if self.faults:
             return f"not calibrated: {'; '.join(self.findings)}"
-        n = len(next(iter(self.ranks.values())))
-        seen = [
-            f"{100 * error:.0f} % in {what}" if error is not None else f"no size in {what}"
-            for what, error in self.visible.items()
-        ]
-        told = (
-            f"; a width error of {' or '.join(seen)} in all of them would have been seen"
-            if seen
-            else ""
-        )
-        return f"calibrated: no fault found in {n} simulations{told}{self._on_average()}"
+        found = f"no fault found in {len(next(iter(self.ranks.values())))} simulations"
+        blind = self._unseen()
+        if blind:
+            shown = " or ".join(
+                what if self.visible[what] is None else f"{what} below {self._percent(what)}"
+                for what in blind
+            )
+            return (
+                f"undecided: {found}, which are too few to show a width error in {shown}; take "
+                f"more{self._on_average()}"
+            )
+        seen = " or ".join(f"{self._percent(what)} in {what}" for what in self.visible)
+        told = f"; a width error of {seen} in all of them would have been seen" if seen else ""
+        return f"calibrated: {found}{told}{self._on_average()}"
 
     def summary(self) -> dict[str, Any]:
         """All of it in numbers and words, for JSON."""
@@ -109,7 +121,8 @@ class Evidence:
         }  # fmt: skip
         return {
             "verdict": self.verdict,
-            "calibrated": not self.faults,
+            "calibrated": self.decided and not self.faults,
+            "decided": self.decided,
             "findings": list(self.findings),
             "false_alarm_rate": self.level,
             "p_threshold": self.threshold,
@@ -121,6 +134,13 @@ class Evidence:
             {"truth": list(self.use[0]), "draws": list(self.use[1])},
             "visible_width_error": dict(self.visible),
         }  # fmt: skip
+
+    def _unseen(self) -> list[str]:
+        """In what an error of width could be as large as BLIND, or any, and not be seen."""
+        return [what for what, error in self.visible.items() if error is None or error > BLIND]
+
+    def _percent(self, what: str) -> str:
+        return f"{100 * (self.visible[what] or 0):.0f} %"
 
     def _ignored(self) -> bool:
         """Draws no nearer to their own measurement than to another, where the truth is."""

@@ -17,12 +17,10 @@ from ..particles import ParticleMethod
 from ..posterior import Posterior
 from ..samplers import Sampler
 from ..variational import VariationalMethod
-from .measured import MEASURED
+from .measured import MEASURED, PROBLEMS, UNMEASURED
 
 Family = Literal["exact", "guidance", "splitting", "particles", "variational"]
 Asks = Literal["closed form", "every noise level", "SVD", "adjoint", "gradient", "black box"]
-
-UNKNOWN = ("", "it is none of those that were run")
 
 
 @dataclass(frozen=True)
@@ -99,20 +97,22 @@ class Method:
     def calibrated(self) -> bool:
         """Whether ranks of simulated truths found no fault on any problem of known posterior that
         it was run on, P1 to P3 among them; see `inverse.recipes.measured`."""
-        passed, wrong = MEASURED.get(self.name, UNKNOWN)
-        return bool(passed) and not wrong
+        found = MEASURED.get(self.name, {})
+        return {"P1", "P2", "P3"} <= found.keys() and not any(found.values())
 
     @property
     def measured(self) -> str:
-        """What these simulations found, in one line: the problems on which no test fails, its worst
-        fault, or why it was not run. They are of 49 draws, or particles, and about 100 network
-        calls a draw; `inverse.calibrate` tells of other problems, steps and options."""
-        passed, wrong = MEASURED.get(self.name, UNKNOWN)
-        if not wrong:
-            return f"calibrated on {passed}"
-        if not wrong.endswith(")"):
-            return f"not measured: {wrong}"
-        return f"not calibrated: {wrong}" + (f"; passes {passed}" if passed else "")
+        """What these simulations found, in words: on which problems it is calibrated, on which it
+        fails and how, or why it was not run. They are of 49 draws, or particles, and about 100
+        network calls a draw; `inverse.calibrate` tells of other problems, steps and options."""
+        found = MEASURED.get(self.name)
+        if found is None:
+            return f"not measured: {UNMEASURED.get(self.name, 'it was not run')}"
+        passed = [PROBLEMS[p] for p, fault in found.items() if not fault]
+        failed = [f"{PROBLEMS[p]} ({fault})" for p, fault in found.items() if fault]
+        missing = [words for p, words in PROBLEMS.items() if p not in found]
+        told = {"calibrated on": passed, "not calibrated on": failed, "not run on": missing}
+        return "; ".join(f"{head} {', '.join(these)}" for head, these in told.items() if these)
 
     @property
     def options(self) -> dict[str, Any]:
