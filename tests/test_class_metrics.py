@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,13 +11,8 @@ import torch
 
 
 @pytest.fixture(scope="module")
-def metrics() -> ModuleType:
-    folder = str(Path(__file__).parent.parent / "benchmarks")
-    sys.path.insert(0, folder)
-    try:
-        return importlib.import_module("class_metrics")
-    finally:
-        sys.path.remove(folder)
+def metrics(benchmarks: None) -> ModuleType:
+    return importlib.import_module("class_metrics")
 
 
 def normal(count: int, size: int = 4, seed: int = 0) -> torch.Tensor:

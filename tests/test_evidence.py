@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,13 +23,8 @@ PARTICLES = {"mcgdiff": 256}
 
 
 @pytest.fixture(scope="module")
-def truth():
-    folder = str(Path(__file__).parent.parent / "benchmarks" / "truth")
-    sys.path.insert(0, folder)
-    try:
-        yield importlib.import_module("evidence")
-    finally:
-        sys.path.remove(folder)
+def truth(benchmarks):
+    return importlib.import_module("evidence")
 
 
 CASES = [

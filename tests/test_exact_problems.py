@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 LABELS = ("mixture 8,2", "equal 8,4,0.1", "trap A1, 0.5", "fields pixels", "nonlinear moduli")
 
 
-@pytest.fixture
-def benchmark(monkeypatch):
-    """The modules distances, distance_summary and posed, not left behind."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(FOLDER)
-    monkeypatch.syspath_prepend(FOLDER / "truth")
+@pytest.fixture(scope="module")
+def benchmark(benchmarks):
+    """The modules distances, distance_summary and posed."""
     import distance_summary
     import distances
     import posed
 
-    yield distances, distance_summary, posed
-    for name in set(sys.modules) - before:
-        if str(FOLDER) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    return distances, distance_summary, posed
 
 
 @pytest.mark.parametrize("label", LABELS)

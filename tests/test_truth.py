@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -26,22 +24,15 @@ from inverse.diagnostics.modes import mode_weights
 from inverse.diagnostics.sliced import Slices
 from inverse.recipes.measured import MEASURED, UNMEASURED
 
-FOLDER = Path(__file__).parent.parent / "benchmarks"
 N, LEVEL = 150, 5e-5
 PROBLEMS = ("P1", "P2", "P3")
 SETS, DRAWS = 8, 500
 
 
 @pytest.fixture(scope="module")
-def truth():
+def truth(benchmarks):
     """Problems and labels of the benchmarks."""
-    folders = [str(FOLDER), str(FOLDER / "truth")]
-    sys.path[:0] = folders
-    try:
-        yield importlib.import_module("labels")
-    finally:
-        for folder in folders:
-            sys.path.remove(folder)
+    return importlib.import_module("labels")
 
 
 @pytest.fixture(scope="module")
