@@ -15,8 +15,9 @@ says why.
 For each run: PSNR of the mean of the samples and of single ones (their mean), SSIM of the mean, the
 residual in units of the noise, the share of true values inside 90 % intervals (mean +- t std
 sqrt(1 + 1/n)), network calls, vector-Jacobian products, processor seconds. Runs are kept line by
-line and skipped when there; the summary is benchmarks/results/images.json, where a setting without
-runs in that file stays as it is. LPIPS takes weights that no package ships; it is left out.
+line and skipped when there, unless they failed; the summary is benchmarks/results/images.json,
+where a setting without runs in that file stays as it is. LPIPS takes weights that no package ships;
+it is left out.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from typing import Any
 
 
 class Rows(list[dict[str, Any]]):
-    """The rows of a file, and those added since, which are written at once.
+    """The rows of a file, and those added since, which are written at once: one for each run.
+
+    A row takes the place of an earlier one of the same run. A run with an "error" counts as not
+    there: it is tried again.
 
     Args:
         path: of the file; it need not be there yet.
@@ -21,16 +24,25 @@ class Rows(list[dict[str, Any]]):
             text = text[: text.rfind("\n") + 1]
             if path.exists():
                 path.write_text(text)
-        super().__init__(json.loads(line) for line in text.splitlines())
+        super().__init__()
         self.path, self.keys = path, keys
-        self._done = {tuple(row[key] for key in keys) for row in self}
+        self._places: dict[tuple[Any, ...], int] = {}
+        for line in text.splitlines():
+            self._put(json.loads(line))
 
     def has(self, *values: Any) -> bool:
-        """Whether there is a run with these values of the keys."""
-        return values in self._done
+        """Whether there is a run with these values of the keys that went well."""
+        return values in self._places and "error" not in self[self._places[values]]
 
     def add(self, row: dict[str, Any]) -> None:
-        self.append(row)
-        self._done.add(tuple(row[key] for key in self.keys))
+        self._put(row)
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
+
+    def _put(self, row: dict[str, Any]) -> None:
+        run = tuple(row[key] for key in self.keys)
+        if run in self._places:
+            self[self._places[run]] = row
+        else:
+            self._places[run] = len(self)
+            self.append(row)

@@ -11,7 +11,7 @@ On P4 the methods in FEWER, which take many minutes, have 200 or 100 simulations
 256 measured values, they show smaller errors of width than 500 of the small problems. None of these
 methods passes there. Every row says its `n`; rows with more stand.
 
-Every run is a line of a JSON file, skipped when present; the summary goes to
+Every run is a line of a JSON file, skipped when present unless it failed; the summary goes to
 benchmarks/results/calibration.json, where cells that were not run stay as they are; a table and
 what all cells together took are printed.
 """
