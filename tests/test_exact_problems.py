@@ -64,3 +64,42 @@ def test_runs_of_fewer_seeds_leave_the_known_entry(benchmark, tmp_path):
     assert found["tds"]["sw"] == [0.5, 0.0]
     assert found["tds"]["seeds"] == 3
     assert found["mmps"]["excess"] == [0.6, 0.0]
+
+
+def test_a_run_that_failed_is_tried_again(benchmark, tmp_path):
+    """Its row gives way to the later one of the same run, in the file's reading too."""
+    rows = benchmark[0].Rows(tmp_path / "runs.jsonl", "method", "seed")
+    for seed in (0, 1):
+        rows.add({"method": "dps", "seed": seed, "error": "DivergenceError"})
+    assert not rows.has("dps", 0)
+    rows.add({"method": "dps", "seed": 0, "sw": 0.5})
+    for known in (rows, benchmark[0].Rows(tmp_path / "runs.jsonl", "method", "seed")):
+        assert known.has("dps", 0)
+        assert not known.has("dps", 1)
+        assert not known.has("dps", 2)
+        assert [row.get("sw") for row in known] == [0.5, None]
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (["--problems", "trip"], "no problem 'trip'; known: mixture; "),
+    (["--seeds", "0"], "--seeds 0: must be at least 1"),
+    (["--problems", "trap", "--methods", "tds", "mpms"], "no method 'mpms' of these problems; kn"),
+    (["--problems", "trap", "--methods", "reference: exact"], "no method 'reference: exact' of"),
+])  # fmt: skip
+def test_what_no_problem_knows_is_refused_before_any_run(
+    benchmark, tmp_path, monkeypatch, words, told
+):
+    runs = tmp_path / "runs.jsonl"
+    monkeypatch.setattr("sys.argv", ["distances", *words, "--runs", str(runs)])
+    with pytest.raises(SystemExit) as refusal:
+        benchmark[0].main()
+    assert str(refusal.value).startswith(told)
+    assert "\n" not in str(refusal.value)
+    assert not runs.exists()
+
+
+def test_what_a_family_has_beside_the_named_methods_can_be_asked_for(benchmark):
+    distances, _, _ = benchmark
+    distances.check(["floor", "auto", "reference: exact", "tds, absorbed"], ["mixture 8,1"])
+    with pytest.raises(SystemExit, match="absorbed"):
+        distances.check(["tds, absorbed"], ["equal 8,1,0.1"])

@@ -17,9 +17,9 @@ method can know of what. Figures: see `posed.Judge`; excess is that of sw over t
 exact draws, of the same seed; calls count the 19 of optimal-covariance's table of the prior, and
 those of the pool of 512 draws under "auto".
 
-Every run is a line of a JSON file, skipped when present. The summary, means over seeds and 1.96
-standard errors, goes to benchmarks/results/distances.json, where an entry that no run, or runs of
-fewer seeds, would replace stays as it is.
+Every run is a line of a JSON file, skipped when present unless it failed. The summary, means over
+seeds and 1.96 standard errors, goes to benchmarks/results/distances.json, where an entry that no
+run, or runs of fewer seeds, would replace stays as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import mixture
 import nonlinear
 import torch
 import trap
-from distance_summary import RESULTS, keep, report
+from distance_summary import LEGEND, RESULTS, keep, report
 from posed import Clock, Family, Judge, Posed, Weighted, named
 from runs import Rows
 
@@ -51,6 +51,7 @@ FAMILIES: dict[str, Family] = {
     "mixture": mixture.FAMILY, "equal": mixture.EQUAL, "trap": trap.FAMILY,
     "fields": fields.FAMILY, "digits": digits.FAMILY, "nonlinear": nonlinear.FAMILY,
 }  # fmt: skip
+NAMED = ("auto", *(method.name for method in inverse.methods()))
 FAULTS = (ArithmeticError, ValueError, RuntimeError, TypeError, AttributeError)
 
 
@@ -75,10 +76,7 @@ def runs_of(
     """All that can be run on an instance, by name, and the facts of each."""
     known: dict[str, Any] = {
         "floor": (lambda: lambda prior: (judge().exact(n, stream=2), None), {}),
-        **{
-            name: (partial(named, posed, name, n, CALLS, seed), {})
-            for name in ("auto", *(m.name for m in inverse.methods()))
-        },
+        **{name: (partial(named, posed, name, n, CALLS, seed), {}) for name in NAMED},
         **{name: (lambda run=other.run: run, other.facts) for name, other in posed.others.items()},
     }  # fmt: skip
     return {k: v for k, v in known.items() if names is None or k in ("floor", *names)}
@@ -111,25 +109,53 @@ def chosen(asked: list[str]) -> list[str]:
     for name in asked:
         matching = [label for label in labels if name in (label, label.partition(" ")[0])]
         if not matching:
-            raise SystemExit(f"no problem {name!r}; known: {', '.join([*FAMILIES, *labels])}")
+            raise SystemExit(f"no problem {name!r}; known: {'; '.join([*FAMILIES, *labels])}")
         found += matching
     return found
 
 
+def check(methods: list[str] | None, labels: list[str]) -> None:
+    """Refuse names that none of these problems knows."""
+    unknown = [name for name in methods or () if name not in ("floor", *NAMED)]
+    if not unknown:
+        return
+    beside = {other for label in labels for other in family_of(label).problems[label](0).others}
+    unknown = [name for name in unknown if name not in beside]
+    if unknown:
+        known = "; ".join(["floor", *NAMED, *sorted(beside)])
+        raise SystemExit(f"no method {unknown[0]!r} of these problems; known: {known}")
+
+
+def family_of(label: str) -> Family:
+    return FAMILIES[label.partition(" ")[0]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--problems", nargs="+", default=list(FAMILIES), metavar="LABEL")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="by default all that can")
-    parser.add_argument("--seeds", type=int, help="seeds 0 to this; by default the family's")
+    parser.add_argument(
+        "--problems", nargs="+", default=list(FAMILIES), metavar="LABEL",
+        help=f"families ({', '.join(FAMILIES)}) or single problems, such as 'trap A1, 0.2'; by "
+        "default all",
+    )  # fmt: skip
+    parser.add_argument(
+        "--methods", nargs="+", metavar="NAME", help="by default all that can sample a problem; "
+        "the floor is always run",
+    )  # fmt: skip
+    parser.add_argument("--seeds", type=int, help="how many, from 0; by default the family's")
     kept = Path(tempfile.gettempdir()) / "distances.jsonl"
     parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
     options = parser.parse_args()
+    if options.seeds is not None and options.seeds < 1:
+        raise SystemExit(f"--seeds {options.seeds}: must be at least 1")
+    labels = chosen(options.problems)
+    check(options.methods, labels)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = Rows(options.runs, "problem", "method", "seed")
-    for label in chosen(options.problems):
-        family = FAMILIES[label.partition(" ")[0]]
+    print(LEGEND)
+    for label in labels:
+        family = family_of(label)
         for seed in range(options.seeds or family.seeds):
             posed = family.problems[label](seed)
             run_instance(rows, label, posed, family.n, seed, options.methods)
