@@ -9,12 +9,13 @@ from problems import DOUBLE, problem
 
 import inverse
 import priors
-from forward_models import Inpainting, LinearGaussian, MatrixOperator
+from forward_models import Gaussian, Inpainting, LinearGaussian, MatrixOperator, from_simulator
 from inverse.diagnostics.conversion import conversion_errors
 from inverse.likelihoods import GaussianLift, Moments, PooledLift, Tweedie
 from inverse.likelihoods.narrow_laws import NarrowLaws
 from inverse.pool import Pool, halving
 from inverse.recipes import nearest
+from inverse.recipes.auto import measured_values
 
 SIGMAS = (0.1, 3.0, 10.0)
 
@@ -305,6 +306,19 @@ def test_auto_takes_what_comes_nearest():
     assert nearest(POSTERIORS["latent"](), 600, 0)[0] == inverse.recipes.choose(
         POSTERIORS["latent"]()
     )
+
+
+@pytest.mark.parametrize(("values", "method"), [(16, "tds"), (17, "daps")])
+def test_a_complex_value_is_two_to_auto(values, method):
+    """17 of them are 34 real numbers, more than the 32 up to which particles are taken."""
+    prior = Opaque(priors.Gaussian(torch.zeros(40, dtype=DOUBLE), 1.0))
+    bent = from_simulator(
+        lambda x: torch.complex(x[:, :values], x[:, 1 : values + 1]).square(), Gaussian(0.1), (40,)
+    )
+    y = bent.simulate(torch.randn(1, 40, generator=torch.Generator().manual_seed(0), dtype=DOUBLE))
+    posterior = inverse.condition(prior, bent, y)
+    assert measured_values(posterior) == 2 * values
+    assert nearest(posterior, 512, 0)[0].name == method
 
 
 def test_auto_at_the_front_door():

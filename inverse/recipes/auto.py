@@ -64,8 +64,10 @@ def nearest(
 
 
 def measured_values(posterior: Posterior) -> int:
-    """Real numbers that one sample's measurements hold; a class index is one."""
+    """Real numbers that one sample's measurements hold; a complex value is two, a class one."""
     return sum(
-        Measured(model, y).size if isinstance(model, LinearGaussian) else event_size(y.shape[1:])
+        Measured(model, y).size
+        if isinstance(model, LinearGaussian)
+        else event_size(y.shape[1:]) * (1 + y.is_complex())
         for model, y in joint(posterior.factors)
     )
