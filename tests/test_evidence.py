@@ -60,6 +60,15 @@ def test_a_run_of_heavy_tails_states_no_error(truth, one_thread):
     assert found["spread"] > 0.8, found
 
 
+def test_runs_that_state_no_error_have_none(truth):
+    """Of two particles, no run has the three effective roots that an error takes."""
+    off, stated = truth.runs(truth.PROBLEMS["P1"](), "bootstrap", 3, 2, 10)
+    found = truth.figures(off, stated)
+    assert found["stated"] is None
+    assert found["known"] == 0
+    assert all(math.isfinite(v) for name, v in found.items() if name != "stated")
+
+
 def test_the_closed_form_is_that_of_draws(truth):
     """p(y) = E[p(y | x0)] over draws of the prior."""
     for label in ("P1", "P2", "P3"):

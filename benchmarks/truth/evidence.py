@@ -6,7 +6,8 @@ The mean over runs of Z / p(y), with Z the estimate of p(y), is 1 for the prior 
 discretise it: the second-order steps of these methods are off by O(1 / steps^2). Its standard error
 is that of the runs, which is honest unless few of them carry the mean: `largest` is the share of
 the largest run. `spread` is that of log Z over runs, `stated` the error that a run gives of itself,
-where it gives one (`known`, the share of runs). Summary: benchmarks/results/evidence.json.
+where it gives one (`known`, the share of runs; None if no run does). Summary:
+benchmarks/results/evidence.json.
 """
 
 from __future__ import annotations
@@ -63,13 +64,14 @@ def runs(
     return estimate - log_evidence(problem, y), found["log_evidence_error"]
 
 
-def figures(off: Tensor, stated: list[float | None]) -> dict[str, float]:
+def figures(off: Tensor, stated: list[float | None]) -> dict[str, float | None]:
     ratio = off.exp()
     known = torch.tensor([e for e in stated if e is not None])
+    own = float(known.square().mean().sqrt()) if len(known) else None
     return {
         "mean": float(ratio.mean()), "error": float(ratio.std() / len(ratio) ** 0.5),
         "largest": float(ratio.max() / ratio.sum()), "spread": float(off.std()),
-        "stated": float(known.square().mean().sqrt()), "known": len(known) / len(stated),
+        "stated": own, "known": len(known) / len(stated),
     }  # fmt: skip
 
 
@@ -81,6 +83,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    if options.runs < 2:
+        raise SystemExit(f"--runs {options.runs}: must be at least 2, to have a spread")
     torch.set_num_threads(1)
     told: dict[str, Any] = {k: getattr(options, k) for k in ("runs", "particles", "steps", "seed")}
     for label in SMALL:
@@ -90,7 +94,7 @@ def main() -> None:
                 problem, method, options.runs, options.particles, options.steps, options.seed
             )
             one = told.setdefault(label, {})[method] = figures(off, stated)
-            shown = ", ".join(f"{k} {v:.3f}" for k, v in one.items())
+            shown = ", ".join(f"{k} {'none' if v is None else f'{v:.3f}'}" for k, v in one.items())
             print(f"{label} {method}: {shown}", flush=True)
     options.out.write_text(json.dumps({"torch": torch.__version__, **told}, indent=1) + "\n")
 
