@@ -103,3 +103,13 @@ def test_what_a_family_has_beside_the_named_methods_can_be_asked_for(benchmark):
     distances.check(["floor", "auto", "reference: exact", "tds, absorbed"], ["mixture 8,1"])
     with pytest.raises(SystemExit, match="absorbed"):
         distances.check(["tds, absorbed"], ["equal 8,1,0.1"])
+
+
+def test_the_table_is_that_of_the_committed_results(benchmark):
+    import table
+
+    results = json.loads(table.RESULTS.read_text())
+    calibration = json.loads(table.RESULTS.with_name("calibration.json").read_text())
+    columns = table.columns(results)
+    text = table.markdown(columns, calibration, table.ranked(columns))
+    assert table.RESULTS.with_name("truth.md").read_text() == text + "\n"
