@@ -22,19 +22,12 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import torch
+from pictures import blurred, coarse, pixels, scanned
 from posed import Family, Modes, Posed, moments_of
 from small_problems import Denoiser
 
 import priors
-from forward_models import (
-    Blur,
-    Downsampling,
-    Inpainting,
-    LinearGaussian,
-    Tomography,
-    gaussian_kernel,
-    random_mask,
-)
+from forward_models import LinearGaussian
 
 SHAPE = (1, 28, 28)
 
@@ -44,23 +37,6 @@ def bundled() -> priors.Mixture:
     prior = priors.load("digits-mixture")
     assert isinstance(prior, priors.Mixture)
     return prior
-
-
-def pixels() -> LinearGaussian:
-    mask = random_mask(SHAPE[1:], 20 / 784, torch.Generator().manual_seed(5))
-    return LinearGaussian(Inpainting(mask.expand(SHAPE)), 0.3)
-
-
-def coarse() -> LinearGaussian:
-    return LinearGaussian(Downsampling(7, image_shape=SHAPE), 0.1)
-
-
-def blurred() -> LinearGaussian:
-    return LinearGaussian(Blur(gaussian_kernel(4.0), "circular", image_shape=SHAPE), 0.5)
-
-
-def scanned() -> LinearGaussian:
-    return LinearGaussian(Tomography(SHAPE[1:], (0.0, 90.0), detector_spacing=2.0), 4.0)
 
 
 def pose(model: Callable[[], LinearGaussian], seed: int, without: tuple[str, ...] = ()) -> Posed:
@@ -77,9 +53,12 @@ def pose(model: Callable[[], LinearGaussian], seed: int, without: tuple[str, ...
 
 FAMILY = Family(
     {
-        "digits pixels": partial(pose, pixels), "digits coarse": partial(pose, coarse),
-        "digits blur": partial(pose, blurred, without=("tds", "bootstrap")),
-        "digits CT": partial(pose, scanned),
+        "digits pixels": partial(pose, lambda: pixels(SHAPE, 20, 0.3)),
+        "digits coarse": partial(pose, lambda: coarse(SHAPE, 7, 0.1)),
+        "digits blur": partial(
+            pose, lambda: blurred(SHAPE, 4.0, 0.5), without=("tds", "bootstrap")
+        ),
+        "digits CT": partial(pose, lambda: scanned(SHAPE, (0.0, 90.0), 4.0)),
     },
     n=50, seeds=3,
 )  # fmt: skip

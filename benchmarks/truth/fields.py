@@ -22,18 +22,11 @@ from collections.abc import Callable
 from functools import cache, partial
 
 import torch
+from pictures import blurred, coarse, pixels, scanned
 from posed import Family, Posed, moments_of
 from small_problems import Denoiser
 
-from forward_models import (
-    Blur,
-    Downsampling,
-    Inpainting,
-    LinearGaussian,
-    Tomography,
-    gaussian_kernel,
-    random_mask,
-)
+from forward_models import LinearGaussian
 from priors import Circulant, Gaussian
 
 SIZE, LENGTH, NUGGET = 16, 0.15, 1e-4
@@ -50,24 +43,6 @@ def matern() -> Gaussian:
     )
 
 
-def pixels() -> LinearGaussian:
-    mask = random_mask((SIZE, SIZE), 16 / SIZE**2, torch.Generator().manual_seed(5))
-    return LinearGaussian(Inpainting(mask.expand(SHAPE)), 0.1)
-
-
-def coarse() -> LinearGaussian:
-    return LinearGaussian(Downsampling(2, image_shape=SHAPE), 0.1)
-
-
-def blurred() -> LinearGaussian:
-    return LinearGaussian(Blur(gaussian_kernel(1.0), "circular", image_shape=SHAPE), 0.1)
-
-
-def scanned() -> LinearGaussian:
-    angles = torch.arange(6, dtype=torch.float64) * 30
-    return LinearGaussian(Tomography((SIZE, SIZE), angles, detector_spacing=2.0), 1.0)
-
-
 def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
     prior, measured = matern(), model()
     source = torch.Generator().manual_seed(seed)
@@ -78,8 +53,10 @@ def pose(model: Callable[[], LinearGaussian], seed: int) -> Posed:
 
 FAMILY = Family(
     {
-        "fields pixels": partial(pose, pixels), "fields coarse": partial(pose, coarse),
-        "fields blur": partial(pose, blurred), "fields CT": partial(pose, scanned),
+        "fields pixels": partial(pose, lambda: pixels(SHAPE, 16, 0.1)),
+        "fields coarse": partial(pose, lambda: coarse(SHAPE, 2, 0.1)),
+        "fields blur": partial(pose, lambda: blurred(SHAPE, 1.0, 0.1)),
+        "fields CT": partial(pose, lambda: scanned(SHAPE, range(0, 180, 30), 1.0)),
     },
     n=100, seeds=3,
 )  # fmt: skip
