@@ -18,10 +18,10 @@ from .checks import usable, whole
 from .lift import default_lift
 from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
-from .randomness import NoiseStream, check_seed
+from .randomness import check_seed
 from .recipes import Recipe, absorbed, choose, find, methods, moving, nearest
 from .result import Samples, measurement_fit
-from .running import Settings, probe, run_particles, run_sampler, run_variational
+from .running import Settings, probe, run_exact, run_particles, run_sampler, run_variational
 from .samplers import Callback, Multistep, Sampler
 from .variational import VariationalMethod
 
@@ -72,7 +72,8 @@ def sample(
             `likelihoods.Absorbed` and `particles.AbsorbingParticles`.
         batch: samples taken through the network together; by default as many as 2^22 values, of
             images under a latent prior.
-        callback: called after each step with a `Step`, of latents under a latent prior.
+        callback: called after each step with a `Step`, of latents under a latent prior; of exact
+            draws after each measurement.
         checkpoint: a folder in which the run keeps its state, every 10 s and at the end of each
             batch; the same call, seed included, goes on from there.
         dtype: of the samples; by default the measurement's real dtype, from which it may not
@@ -149,14 +150,11 @@ def sample(
         size = max(size, event_size(decoder.prior.image_shape))
     batch = min(n, batch or max(1, 2**22 // size))
 
-    weights, spent = None, {}
+    weights = None
+    settings = Settings(n, groups, batch, seed, dtype, device, callback)
     if recipe.sampler is None:
-        noise = NoiseStream(seed, range(n), recipe.prior.event_shape, dtype, device)
-        u = torch.special.ndtr(noise.normal(1).reshape(n, -1)[:, 0].double())
-        x = recipe.prior.transform(noise.normal(0), u)  # type: ignore[attr-defined]
-        spent = {"network_calls": 0, "jacobian_products": 0}
+        x, spent = run_exact(recipe.prior, settings)
     else:
-        settings = Settings(n, groups, batch, seed, dtype, device, callback)
         store = None
         if checkpoint is not None:
             told = {"method": label, "levels": len(recipe.sampler.levels) - 1, "seed": seed, "n": n}

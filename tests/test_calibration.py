@@ -270,8 +270,14 @@ def test_classes_and_priors_that_only_denoise():
             u = torch.rand(40 * n, generator=rng(seed + 1))
             return x[u.log() < model.log_likelihood(y, x)][:n]
 
-    found = inverse.calibrate(White(), model, by_rejection, n=100)
+    told = []
+    found = inverse.calibrate(
+        White(), model, by_rejection, n=100, callback=lambda *done: told.append(done)
+    )
     assert found.calibrated, found
+    truths = [done for done, _ in told].index(1)
+    assert truths >= 100  # steps of the truths' own sampler
+    assert told[truths:-1] == [(done, 100) for done in range(1, 101)]
     assert "own sampler" in found.truths
     assert "log p(x|y)" not in found.ranks
     assert set(found.coverage) == {"values", "projections"}
@@ -352,6 +358,12 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert len(calls) == before + 16 + 24
     with pytest.raises(ValueError, match="holds another run: seed is 0 there, 1 here"):
         run(seed=1)
+
+
+def test_progress_of_closed_forms_is_told_simulation_by_simulation():
+    told = []
+    inverse.calibrate(*p3(), "exact", n=20, draws=9, callback=lambda *done: told.append(done))
+    assert sorted(set(told)) == [(done, 20) for done in range(1, 21)]
 
 
 def test_the_report_is_written(tmp_path):

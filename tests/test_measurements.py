@@ -45,6 +45,14 @@ def test_the_exact_method_serves_each_measurement_its_own_posterior(make):
         assert torch.equal(samples.of(p).x, samples.x[p * n : (p + 1) * n])
 
 
+def test_progress_of_exact_draws_is_told_measurement_by_measurement():
+    *_, posterior = three()
+    steps = []
+    samples = inverse.sample(posterior, n=6, seed=0, callback=steps.append)
+    assert [(step.index, step.total) for step in steps] == [(1, 3), (2, 3), (3, 3)]
+    assert torch.equal(torch.cat([step.x for step in steps]), samples.x)
+
+
 def test_the_exact_method_joins_measurements_of_one_and_of_several_rows():
     prior, model, ys, posterior = three()
     both = posterior.given(model, ys[:1])
@@ -56,6 +64,8 @@ def test_the_exact_method_joins_measurements_of_one_and_of_several_rows():
         torch.testing.assert_close(closed.denoise(x, 0.4)[p], alone.denoise(x, 0.4)[p])
     with pytest.raises(ValueError, match=r"y has 3 rows.*got 2"):
         closed.denoise(x[:2], 0.4)
+    with pytest.raises(ValueError, match=r"y has 3 rows.*got 2"):
+        inverse.sample(closed, n=2)
 
 
 @pytest.mark.parametrize("method", ["mmps", "tds"])

@@ -188,7 +188,7 @@ def calibrate(
             They test prior and method together: a prior that is not that of the images shows.
         seed: decides truths, noise, draws and ranks.
         checkpoint: a folder in which finished simulations are kept; the same call goes on.
-        callback: called with (simulations done, n).
+        callback: called with (simulations done, n); (0, n) while truths are sampled.
         device: where prior, model and images live.
         options: of the method, and `absorb`, `sampler` and `batch` of `inverse.sample`; the result
             does not depend on `batch`, up to rounding.
@@ -206,7 +206,7 @@ def calibrate(
     folder = None if checkpoint is None else Path(checkpoint)
     named = None if callable(method) else method
     prior = check_problem(prior, model, method, steps, options)
-    truths, origin = draw_truths(prior, images, n, seed, folder, device)
+    truths, origin = draw_truths(prior, images, n, seed, folder, device, callback)
     pool = truths[:POOL]
     seen = views(prior, model, pool, seed)
     tested = _quantities(prior, model, pool, seen, seed, quantities)

@@ -19,7 +19,7 @@ from ..recipes import choose, find
 from ..result import Samples
 from ..sampling import sample
 from .quantities import private
-from .simulations import SamplerFunction
+from .simulations import Progress, SamplerFunction
 
 Draw = Callable[[Tensor, int, Callable[[float], None]], tuple[Tensor, Tensor | None]]
 
@@ -73,8 +73,9 @@ def draw_truths(
     seed: int,
     checkpoint: Path | None,
     device: torch.device,
+    progress: Progress | None = None,
 ) -> tuple[Tensor, str]:
-    """n truths (n, *event) and where they come from."""
+    """n truths (n, *event) and where they come from; a walk to them tells (0, n) at each step."""
     shape = prior.image_shape if isinstance(prior, LatentPrior) else tuple(prior.event_shape)
     if images is not None:
         if not isinstance(images, Tensor) or not images.is_floating_point():
@@ -97,8 +98,9 @@ def draw_truths(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         found = sample(
-            prior, n, seed=_seed(seed, "truths"), checkpoint=folder, dtype=dtype, device=device
-        )
+            prior, n, seed=_seed(seed, "truths"), checkpoint=folder, dtype=dtype, device=device,
+            callback=lambda step: progress(0, n) if progress is not None else None,
+        )  # fmt: skip
     return found.x, "are draws by the prior's own sampler, whose faults show as well"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -43,9 +44,13 @@ class RowByRow(Prior):
 
     def transform(self, eps: Tensor, u: Tensor) -> Tensor:
         """Unit noise eps (B, *event) and uniform u (B,) as exact draws, row by row."""
+        return torch.cat(list(self.draws(eps, u)))
+
+    def draws(self, eps: Tensor, u: Tensor) -> Iterator[Tensor]:
+        """Those of `transform`, of one closed form after the other."""
         self._check(eps)
-        parts = ((self._closed(r), r) for r in self.rows)
-        return torch.cat([c.transform(eps[r], u[r]) for c, r in parts])  # type: ignore[attr-defined]
+        for r in self.rows:
+            yield self._closed(r).transform(eps[r], u[r])  # type: ignore[attr-defined]
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         self._check(x)
