@@ -24,7 +24,8 @@ from priors.training.recipe import Data
 
 from .classifier_training import ClassifierRecipe, ClassifierTraining, Labelled
 from .io import UnknownArrayError, read_array, write_bytes
-from .training_command import facts, saved
+from .saved_state import saved
+from .training_command import facts
 from .training_data import read_data
 from .training_watch import Watch
 

@@ -80,7 +80,7 @@ def _going_on(args: argparse.Namespace) -> str:
     """What the same command would do after an interrupt."""
     if args.command not in ("train", "calibrate"):
         return ""
-    from .training_command import saved
+    from .saved_state import saved
 
     if args.out is not None and saved(args.out):
         return "; the same command goes on"

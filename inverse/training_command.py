@@ -20,6 +20,7 @@ from priors.training.recipe_file import read
 
 from .classifier_training import ClassifierRecipe
 from .io import write_bytes
+from .saved_state import saved
 from .training_data import read_data
 from .training_watch import Watch, errors
 
@@ -72,12 +73,6 @@ def _short(args: Namespace) -> training.Recipe:
             **pick(crop="crop", zoom="zoom", flip="flip", rotate="rotate")
         ),
     )
-
-
-def saved(out: Path) -> bool:
-    """Whether a run for this folder left a state from which the same command goes on."""
-    state = out / ".state"
-    return (state / "state.safetensors").exists() or any(state.rglob("batch*.safetensors"))
 
 
 def train_prior(args: Namespace) -> None:

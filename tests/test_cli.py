@@ -607,6 +607,49 @@ class TestExitStatus:
         with pytest.raises(ValueError, match="shown whole"):
             cli.main(["demo", "--debug", "--out", str(tmp_path / "o")])
 
+    @pytest.mark.parametrize(("home", "name", "words"), [
+        ("commands", "draw_from_prior", "sample --prior digits"),
+        ("commands", "reconstruct", "reconstruct y.npy --prior ct --forward ct --sigma 1"),
+        ("calibrate_command", "calibrate", "calibrate --prior ct --forward ct --sigma 1"),
+        ("training_command", "train_prior", "train --data images"),
+    ])  # fmt: skip
+    def test_an_interrupt_ends_in_one_line(self, monkeypatch, tmp_path, capsys, home, name, words):
+        """The same command goes on where a state is kept and was saved."""
+
+        def stop(args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(f"inverse.{home}.{name}", stop)
+        argv = [*words.split(), "--out", str(tmp_path)]
+        keeps = argv[0] in ("calibrate", "train")
+        told = ["interrupted" + "; nothing was saved yet, the same command starts again" * keeps]
+        assert cli.main(argv) == cli.INTERRUPTED
+        assert capsys.readouterr().err.splitlines() == told
+        (tmp_path / ".state" / "truths").mkdir(parents=True)
+        (tmp_path / ".state" / "truths" / "batch0.safetensors").touch()
+        assert cli.main(argv) == cli.INTERRUPTED
+        told = ["interrupted" + "; the same command goes on" * keeps]
+        assert capsys.readouterr().err.splitlines() == told
+
+    def test_an_interrupted_import_is_told_without_another(self):
+        """torch cannot be imported again after an import that was cut off."""
+        program = (
+            "import sys\nfrom inverse import cli\n"
+            "def stop(args): raise KeyboardInterrupt\n"
+            "cli._run = stop\n"
+            "status = cli.main('calibrate --prior p --forward ct --sigma 1 --out no'.split())\n"
+            "assert 'torch' not in sys.modules\n"
+            "sys.exit(status)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], cwd=Path(__file__).parent.parent, check=False,
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == cli.INTERRUPTED
+        assert done.stderr.splitlines() == [
+            "interrupted; nothing was saved yet, the same command starts again"
+        ]
+
     def test_samples_that_are_not_finite_are_not_written(self, monkeypatch, grey, tmp_path, fails):
         broken = inverse.Samples(torch.full((2, 1, 16, 16), torch.nan), {"seconds": 0.0})
         monkeypatch.setattr(inverse, "sample", lambda *a, **k: broken)
