@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from forward_models import ForwardModel
-
-from .lift import Model
+from .fit import PerSample
 
 PER_SAMPLE = ("residual_sigma", "log_likelihood")
 PER_MEASUREMENT = (
@@ -58,8 +55,9 @@ class Samples:
         least_effective_samples at the worst step; resampled, at how many steps; roots, how many
         particles of the start still have descendants.
 
-    What is per sample is a list of n, what is per measurement a number, or a list of P where
-    P > 1; several factors `.given` together make a list of these.
+    What is per sample is a list of n, of which more than 8 print as their median and range; what
+    is per measurement a number, or a list of P where P > 1; several factors `.given` together make
+    a list of these.
     """
 
     x: Tensor
@@ -224,7 +222,7 @@ def _own(name: str, value: Any, p: int, rows: slice) -> Any:
         return value
     if isinstance(value[0], list):  # several factors
         return [_own(name, one, p, rows) for one in value]
-    return value[rows] if name in PER_SAMPLE else value[p]
+    return PerSample(value[rows]) if name in PER_SAMPLE else value[p]
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
@@ -239,42 +237,3 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@torch.no_grad()
-def measurement_fit(
-    x: Tensor,
-    factors: Sequence[tuple[Model, Tensor]],
-    batch: int = 32,
-    weights: Tensor | None = None,
-    measurements: int = 1,
-) -> dict[str, Any]:
-    """How samples x (n, *event) fit their measurements; see Samples. One entry per factor."""
-    count = len(x) // measurements
-    shares = [1 / count] * len(x) if weights is None else weights.tolist()
-    residuals: list[list[float]] = []
-    log_likelihoods: list[list[float]] = []
-    for model, y in factors:
-        rows = []
-        for start in range(0, len(x), batch):
-            part = x[start : start + batch]
-            own = y if y.shape[0] == 1 else y[start : start + batch]
-            if not isinstance(model, ForwardModel):
-                continue
-            misfit = model.misfit(own, part)
-            kind = log_likelihoods if misfit is None else residuals
-            rows.append(model.log_likelihood(own, part) if misfit is None else misfit)
-        if rows:
-            kind.append([float(v) for v in torch.cat(rows)])
-    fit: dict[str, Any] = {}
-    if residuals:
-        fit["residual_sigma"] = residuals[0] if len(residuals) == 1 else residuals
-        chi2: list[Any] = []
-        for row in residuals:
-            terms = [w * v**2 for w, v in zip(shares, row, strict=True)]
-            sums = [sum(terms[i : i + count]) for i in range(0, len(x), count)]
-            chi2.append(sums[0] if measurements == 1 else sums)
-        fit["reduced_chi2"] = chi2[0] if len(chi2) == 1 else chi2
-    if log_likelihoods:
-        fit["log_likelihood"] = log_likelihoods[0] if len(log_likelihoods) == 1 else log_likelihoods
-    return fit

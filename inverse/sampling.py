@@ -15,12 +15,13 @@ from priors.prior import event_size
 from . import advice
 from .checkpoint import Checkpoint
 from .checks import usable, whole
+from .fit import measurement_fit
 from .lift import default_lift
 from .particles import ParticleMethod
 from .posterior import Posterior, decoder_of
 from .randomness import check_seed
 from .recipes import Recipe, absorbed, choose, find, methods, moving, nearest
-from .result import Samples, measurement_fit
+from .result import Samples
 from .running import Settings, probe, run_exact, run_particles, run_sampler, run_variational
 from .samplers import Callback, Multistep, Sampler
 from .variational import VariationalMethod

@@ -374,6 +374,23 @@ def test_refusals_name_what_came_and_what_can():
     assert inverse.sample(nonlinear, n=2, steps=20, seed=0).diagnostics["method"] == "dps"
 
 
+@pytest.mark.parametrize("n", [8, 200])
+def test_many_residuals_print_as_their_median_and_range_and_are_saved_whole(n, tmp_path):
+    prior, model, y, _ = problem()
+    posterior = inverse.condition(prior, model, y)
+    samples = inverse.sample(posterior, n=n, method="exact", seed=0)
+    residual = samples.diagnostics["residual_sigma"]
+    assert residual == [float(v) for v in model.misfit(y, samples.x)]
+    told = f"[{n} values: median {np.median(residual):.3g}, from {min(residual):.3g} to "
+    told += f"{max(residual):.3g}]"
+    assert (f"'residual_sigma': {told}" in str(samples.diagnostics)) is (n > 8)
+    assert str(residual[:8]) == str([float(v) for v in residual[:8]])
+    saved = json.loads((samples.save(tmp_path / "out") / "diagnostics.json").read_text())
+    assert saved["residual_sigma"] == list(residual)
+    both = inverse.sample(inverse.condition(prior, model, y.repeat(2, 1)), n=2 * n, seed=0)
+    assert len(str(both.of(1).diagnostics["residual_sigma"])) < 250
+
+
 def test_the_summaries_of_samples(tmp_path):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(39, 2, 3, generator=g)
