@@ -234,8 +234,7 @@ def _particles(samples: Samples) -> list[str]:
     told = samples.diagnostics
     if samples.weights is None:
         return []
-    lines = [f"effective samples {samples.effective:.3g} of {len(samples)}, descended from "
-             f"{told['roots']} at the start"]  # fmt: skip
+    lines = [f"effective samples {samples.worth}"]
     if told["log_evidence"] is not None:
         error = told["log_evidence_error"]
         lines.append(f"log p(y)        {told['log_evidence']:.5g}"

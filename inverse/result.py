@@ -69,7 +69,8 @@ class Samples:
     def __repr__(self) -> str:
         method = self.diagnostics.get("method")
         of = "" if self.measurements == 1 else f", of {self.measurements} measurements"
-        return f"Samples(x: {tuple(self.x.shape)} {self.x.dtype}, method: {method}{of})"
+        worth = f", effective: {self.worth}" if self.worth else ""
+        return f"Samples(x: {tuple(self.x.shape)} {self.x.dtype}, method: {method}{of}{worth})"
 
     def __len__(self) -> int:
         return self.x.shape[0]
@@ -97,12 +98,32 @@ class Samples:
 
     @property
     def effective(self) -> float:
-        """How many samples of equal weight these are worth: n, or 1 / sum of squared weights."""
+        """How many samples of equal weight these are worth: n, or 1 / sum of squared weights.
+
+        By the weights at the end alone: copies that a resampling made count as different samples,
+        so that particles which all descend from one of the start may be worth n. How many
+        ancestors they have the diagnostics tell (`roots`), and how few counted at the worst step
+        (`least_effective_samples`); `worth` names all three.
+        """
         self._one("effective")
         if self.weights is None:
             return float(len(self))
         # Rounding of weights that are all alike may give more than there are.
         return min(1 / float(self.weights.square().sum()), float(len(self)))
+
+    @property
+    def worth(self) -> str:
+        """What weighted samples count as, in words: `effective`, now and at the worst step, and how
+        many of the start they descend from; of P > 1 measurements the least. Else empty."""
+        if self.weights is None:
+            return ""
+        groups = self.groups
+        words = [f"{min(g.effective for g in groups):.3g} of {len(groups[0])}"]
+        told = [g.diagnostics for g in groups if "roots" in g.diagnostics]
+        if told:
+            words.append(f"{min(d['least_effective_samples'] for d in told):.3g} at the worst step")
+            words.append(f"descended from {min(d['roots'] for d in told)} at the start")
+        return ("" if len(groups) == 1 else "at least ") + ", ".join(words)
 
     @property
     def mean(self) -> Tensor:

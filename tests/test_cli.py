@@ -339,7 +339,9 @@ class TestReconstruct:
         options = ("--blur-sigma", 1, "--sigma", 1e-5, "--simulate", "--method", "bootstrap")
         assert self.run(grey, picture, "blur", *options, "--out", tmp_path / "o") == 0
         printed = capsys.readouterr()
-        assert "effective samples 1 of 2, descended from" in printed.out
+        roots = json.loads((tmp_path / "o" / "diagnostics.json").read_text())["roots"]
+        told = f"effective samples 1 of 2, 1 at the worst step, descended from {roots} at the start"
+        assert told in printed.out.splitlines()
         assert "log p(y)" in printed.out
         lines = printed.err.strip().splitlines()
         assert all(line.startswith("warning: ") for line in lines)

@@ -178,6 +178,24 @@ def test_bootstrap_needs_more_particles_than_guided_proposals():
     assert least[0] > 2 * least[1], least
 
 
+def test_a_collapse_of_ancestors_shows_in_what_is_printed():
+    """The weights at the end are worth half of the particles, which are a few times copied."""
+    posterior, *_ = gaussian_problem()
+    samples = inverse.sample(posterior, n=400, method="bootstrap", steps=60, seed=0)
+    roots = samples.diagnostics["roots"]
+    least = samples.diagnostics["least_effective_samples"]
+    assert samples.effective > 5 * roots
+    told = f"{samples.effective:.3g} of 400, {least:.3g} at the worst step, descended from {roots} "
+    assert repr(samples).endswith(f", effective: {told}at the start)")
+    model, y = posterior.factors[0]
+    several = inverse.condition(posterior.prior, model, y.repeat(2, 1))
+    both = inverse.sample(several, n=200, method="bootstrap", steps=60, seed=0)
+    fewest = min(both.diagnostics["roots"])
+    assert both.worth.startswith(f"at least {min(g.effective for g in both.groups):.3g} of 100, ")
+    assert both.worth.endswith(f"descended from {fewest} at the start")
+    assert inverse.Samples(samples.x).worth == ""
+
+
 def test_absorbed_measurements_cost_nothing_and_stay_exact():
     """Below the threshold no guidance, no weights, no products; the law stays the posterior."""
     posterior, mean, covariance, log_evidence = gaussian_problem()
