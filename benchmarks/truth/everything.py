@@ -6,8 +6,9 @@ Every run is kept in FOLDER: what was interrupted goes on where it stopped, by t
 what is there is not run again unless it failed. The logs of the parts are in FOLDER, too. Peers are
 run where deepinv and azula are installed.
 
-Instances: of the mixture 20 at d = 8 and 80; at d = 800 tds and auto 20, methods near them 5, all
-others one. "equal" takes 10, 3 and 2 for d = 8, 80 and 800, the digits 2.
+Instances: of the mixture 20 at d = 8; at d = 80 methods near the posterior 20 and all others 5; at
+d = 800 tds and auto 20, methods near them 5 and all others one. "equal" takes 10, 3 and 2 for
+d = 8, 80 and 800, the digits 2.
 """
 
 from __future__ import annotations
@@ -22,9 +23,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-LARGE = ["mixture 800,1", "mixture 800,2", "mixture 800,4"]
-TWENTY = ["tds", "auto", "tds, second run", "tds, third run"]
-NEAREST = ["ddsmc", "mcgdiff", "mmps", "tmpd"]
+PARTICLES = ["tds", "auto"]
+AGAIN = ["tds, second run", "tds, third run"]
+NEAR = ["ddsmc", "mcgdiff", "mmps", "tmpd"]
+REFERENCES = ["tds, 4000 particles", "reference: TDS prototype", "reference: TMPD"]
+
+
+def mixture(cell: str) -> list[list[str]]:
+    """The commands of a cell, of fewer and fewer instances of more and more methods."""
+    d, m = cell.split(",")
+    again = AGAIN if m == "1" else []
+    most = {
+        "8": [(None, 20)],
+        "80": [([*PARTICLES, *again, *NEAR, *REFERENCES], 20), (None, 5)],
+        "800": [([*PARTICLES, *again], 20), (NEAR, 5), (None, 1)],
+    }[d]
+    named = ["distances", "--problems", f"mixture {cell}"]
+    return [
+        [*named, *(["--methods", *methods] if methods else []), "--seeds", str(seeds)]
+        for methods, seeds in most
+    ]
 
 
 def equal(d: int) -> list[str]:
@@ -34,18 +52,15 @@ def equal(d: int) -> list[str]:
 
 JOBS: dict[str, list[list[str]]] = {
     "calibration blur": [["calibration", "--problems", "P4 blur"]],
-    **{name: [["distances", "--problems", name, "--methods", *TWENTY],
-              ["distances", "--problems", name, "--methods", *NEAREST, "--seeds", "5"],
-              ["distances", "--problems", name, "--seeds", "1"]] for name in LARGE},
-    **{f"mixture {cell}": [["distances", "--problems", f"mixture {cell}"]]
-       for cell in ("80,1", "80,2", "80,4", "8,1", "8,2", "8,4")},
+    **{f"mixture {cell}": mixture(cell)
+       for cell in ("800,1", "800,2", "800,4", "80,1", "80,2", "80,4", "8,1", "8,2", "8,4")},
     "calibration": [["calibration", "--problems", "P4 mask", "P1", "P2", "P3", "P5"]],
-    **{name: [["distances", "--problems", name]] for name in ("trap", "fields", "nonlinear")},
+    **{name: [["distances", "--problems", name]] for name in ("nonlinear", "fields", "trap")},
+    "equal 8": [["distances", "--problems", *equal(8)]],
     "digits": [["distances", "--problems", "digits", "--seeds", "2"]],
+    "equal 80": [["distances", "--problems", *equal(80), "--seeds", "3"]],
     "equal 800": [["distances", "--problems", "equal 800,1,0.1", "equal 800,2,0.1",
-                   "equal 800,4,0.1", "--methods", "tds", "auto", *NEAREST, "--seeds", "2"]],
-    **{f"equal {d}": [["distances", "--problems", *equal(d), "--seeds", str(seeds)]]
-       for d, seeds in ((80, 3), (8, 10))},
+                   "equal 800,4,0.1", "--methods", *PARTICLES, *NEAR, "--seeds", "2"]],
     "evidence": [["evidence"]],
     "conversion": [["conversion"]],
 }  # fmt: skip
