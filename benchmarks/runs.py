@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +51,19 @@ class Rows(list[dict[str, Any]]):
         else:
             self._places[run] = len(self)
             self.append(row)
+
+
+@contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """While others that would write `out` wait."""
+    name = hashlib.blake2b(str(out.resolve()).encode(), digest_size=8).hexdigest()
+    with (Path(tempfile.gettempdir()) / f"{name}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def replace(out: Path, found: dict[str, Any]) -> None:
+    """Write `found` as JSON in one go."""
+    fresh = out.with_suffix(".part")
+    fresh.write_text(json.dumps(found, indent=1) + "\n")
+    fresh.replace(out)

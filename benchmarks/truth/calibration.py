@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runs import Rows
+from runs import Rows, locked, replace
 from small_problems import PROBLEMS, Problem
 
 import inverse
@@ -68,7 +68,15 @@ def judge(problem: Problem, method: Method, n: int, seed: int) -> dict[str, Any]
     more = {"batch": 49} if method.name in DENSE else {}
     found = inverse.calibrate(prior, model, method.name, n=n, steps=steps, seed=seed, **more)
     summary = found.summary()
-    keep = ("verdict", "calibrated", "findings", "widths", "truths_far_outside", "coverage")
+    keep = (
+        "verdict",
+        "calibrated",
+        "decided",
+        "findings",
+        "widths",
+        "truths_far_outside",
+        "coverage",
+    )
     worst = max(summary["quantities"].items(), key=lambda item: item[1]["D"])
     return {
         "steps": steps, **{k: summary[k] for k in keep}, "worst": [worst[0], worst[1]["D"]],
@@ -109,19 +117,21 @@ def table(found: dict[str, Any]) -> str:
 
 def summarise(rows: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     """Write all cells by problem and method: those of the rows, and those that were there."""
-    kept = json.loads(out.read_text()) if out.exists() else {}
-    cells = {label: dict(kept.get(label, {})) for label in PROBLEMS}
-    for row in rows:
-        own = {k: v for k, v in row.items() if k not in ("problem", "method")}
-        old = cells[row["problem"]].get(row["method"], {})
-        if own.get("n", 0) >= old.get("n", 0):
-            cells[row["problem"]][row["method"]] = own
-    seconds = sum(run.get("seconds", 0) for runs in cells.values() for run in runs.values())
-    found = {
-        "torch": torch.__version__, "setting": f"49 draws, about {CALLS} network calls a draw",
-        "cost": f"one core, {seconds / 60:.0f} minutes", **cells,
-    }  # fmt: skip
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    with locked(out):
+        kept = json.loads(out.read_text()) if out.exists() else {}
+        cells = {label: dict(kept.get(label, {})) for label in PROBLEMS}
+        for row in rows:
+            own = {k: v for k, v in row.items() if k not in ("problem", "method")}
+            old = cells[row["problem"]].get(row["method"], {})
+            if own.get("n", 0) >= old.get("n", 0):
+                cells[row["problem"]][row["method"]] = own
+        seconds = sum(run.get("seconds", 0) for runs in cells.values() for run in runs.values())
+        found = {
+            "torch": torch.__version__, "setting": f"49 draws, about {CALLS} network calls a draw",
+            "cost": f"one core, {seconds / 60:.0f} minutes",
+            **{label: cell for label, cell in cells.items() if cell},
+        }  # fmt: skip
+        replace(out, found)
     return found
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import platform
-import tempfile
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from runs import locked, replace
 
 RESULTS = Path(__file__).parents[1] / "results" / "distances.json"
 MEANS = {
@@ -71,8 +70,7 @@ def tried(found: Row) -> int:
 
 def keep(rows: list[Row], out: Path) -> None:
     """Brings the summary up to date with these runs; entries of more seeds stay."""
-    with (Path(tempfile.gettempdir()) / "distances.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # others may write theirs at the same time
+    with locked(out):
         known = json.loads(out.read_text()) if out.exists() else {"problems": {}}
         for label in dict.fromkeys(r["problem"] for r in rows):
             old = known["problems"].setdefault(label, {})
@@ -80,9 +78,7 @@ def keep(rows: list[Row], out: Path) -> None:
                 if name not in old or tried(new) >= tried(old[name]):
                     old[name] = new
         made = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
-        fresh = out.with_suffix(".part")
-        fresh.write_text(json.dumps({**made, "problems": known["problems"]}, indent=1) + "\n")
-        fresh.replace(out)
+        replace(out, {**made, "problems": known["problems"]})
 
 
 def report(rows: list[Row], label: str) -> str:

@@ -3,8 +3,10 @@
     python benchmarks/truth [--jobs 2] [--runs FOLDER] [--only NAME ...]
 
 Every run is kept in FOLDER: what was interrupted goes on where it stopped, by the same command, and
-what is there is not run again unless it failed. The logs of the parts are in FOLDER, too. Peers are
-run where deepinv and azula are installed.
+what is there is not run again unless it failed; evidence and conversion, a few minutes each, begin
+anew. Logs and summaries are in FOLDER, too. When all is done the summaries take the place of those
+in benchmarks/results; with --only those are brought up to date. Peers are run where deepinv and
+azula are installed.
 
 Instances: of the mixture 20 at d = 8; at d = 80 methods near the posterior 20 and all others 5; at
 d = 800 tds and auto 20, methods near them 5 and all others one. "equal" takes 10, 3 and 2 for
@@ -14,6 +16,8 @@ d = 8, 80 and 800, the digits 2.
 from __future__ import annotations
 
 import argparse
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +25,13 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
+SUMMARIES = {"distances": "distances.json", "calibration": "calibration.json"}
+"""Of the parts that keep their runs."""
 PARTICLES = ["tds", "auto"]
-AGAIN = ["tds, second run", "tds, third run"]
 NEAR = ["ddsmc", "mcgdiff", "mmps", "tmpd"]
 REFERENCES = ["tds, 4000 particles", "reference: TDS prototype", "reference: TMPD"]
 
@@ -32,7 +39,8 @@ REFERENCES = ["tds, 4000 particles", "reference: TDS prototype", "reference: TMP
 def mixture(cell: str) -> list[list[str]]:
     """The commands of a cell, of fewer and fewer instances of more and more methods."""
     d, m = cell.split(",")
-    again = AGAIN if m == "1" else []
+    twice = PARTICLES if d == "80" else ["tds"]  # at d = 800 auto is tds
+    again = [f"{name}, {k} run" for name in twice for k in ("second", "third") if m == "1"]
     most = {
         "8": [(None, 20)],
         "80": [([*PARTICLES, *again, *NEAR, *REFERENCES], 20), (None, 5)],
@@ -67,41 +75,78 @@ JOBS: dict[str, list[list[str]]] = {
 """By name the commands of a job, one after the other; the longest ones first."""
 
 
-def run(name: str, commands: list[list[str]], folder: Path) -> bool:
-    """One job; its rows and its log are in the folder. Whether it went well."""
-    start = time.perf_counter()
-    stem = name.replace(" ", "-").replace(",", "-")
-    with (folder / f"{stem}.log").open("a") as log:
-        for command in commands:
-            keeps = command[0] in ("distances", "calibration")
-            kept = ["--runs", str(folder / f"{stem}.jsonl")] if keeps else []
-            done = subprocess.run(
-                [sys.executable, str(HERE), *command, *kept], stdout=log, stderr=log, check=False
-            )
-            if done.returncode:
-                break
-    minutes = (time.perf_counter() - start) / 60
-    said = "done" if not done.returncode else f"failed, see {log.name}"
-    print(f"{name}: {said} in {minutes:.0f} min", flush=True)
-    return not done.returncode
+class Runner:
+    """Runs jobs, each a row of commands, some of them at the same time."""
+
+    def __init__(self, folder: Path, whole: bool) -> None:
+        self.folder, self.whole, self.stopped = folder, whole, False
+        self.running: set[subprocess.Popen[bytes]] = set()
+
+    def stop(self, *_: object) -> None:
+        """Ends what runs, and begins nothing more."""
+        self.stopped = True
+        for process in list(self.running):
+            process.terminate()
+        raise KeyboardInterrupt
+
+    def job(self, name: str) -> bool:
+        """One job; its rows and its log are in the folder. Whether it went well."""
+        start = time.perf_counter()
+        stem = name.replace(" ", "-").replace(",", "-")
+        status = 0
+        with (self.folder / f"{stem}.log").open("a") as log:
+            for command in JOBS[name]:
+                if self.stopped or status:
+                    break
+                status = self.command([*command, *self.kept(command[0], stem)], log)
+        minutes = (time.perf_counter() - start) / 60
+        said = "stopped" if self.stopped else f"failed, see {log.name}" if status else "done"
+        print(f"{name}: {said} after {minutes:.0f} min", flush=True)
+        return not status and not self.stopped
+
+    def command(self, command: list[str], log: IO[str]) -> int:
+        process = subprocess.Popen([sys.executable, str(HERE), *command], stdout=log, stderr=log)
+        self.running.add(process)
+        try:
+            return process.wait()
+        finally:
+            self.running.discard(process)
+
+    def kept(self, part: str, stem: str) -> list[str]:
+        """Options: where a part keeps its runs, and its summary if all are made anew."""
+        if part not in SUMMARIES:
+            return []
+        out = ["--out", str(self.folder / SUMMARIES[part])] if self.whole else []
+        return ["--runs", str(self.folder / f"{stem}.jsonl"), *out]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
-    parser.add_argument("--only", nargs="+", choices=JOBS, default=list(JOBS), metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=JOBS, metavar="NAME",
+                        help=f"of {'; '.join(JOBS)}")  # fmt: skip
     kept = Path(tempfile.gettempdir()) / "truth"
     parser.add_argument("--runs", type=Path, default=kept, help="the folder of runs")
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     print(f"runs and logs: {options.runs}", flush=True)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        went = list(pool.map(lambda name: run(name, JOBS[name], options.runs), options.only))
-    for part in ("labels", "table", "mixture_figure"):
-        subprocess.run([sys.executable, str(HERE), part], stdout=subprocess.DEVNULL, check=True)
+    runner = Runner(options.runs, whole=options.only is None)
+    signal.signal(signal.SIGTERM, runner.stop)
+    signal.signal(signal.SIGINT, runner.stop)
+    try:
+        with ThreadPoolExecutor(options.jobs) as pool:
+            went = list(pool.map(runner.job, options.only or JOBS))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"{(spent.ru_utime + spent.ru_stime) / 3600:.1f} hours of the processor", flush=True)
     if not all(went):
         sys.exit(1)
+    if runner.whole:
+        for name in SUMMARIES.values():
+            shutil.copyfile(options.runs / name, RESULTS / name)
+    for part in ("labels", "table", "mixture_figure"):
+        subprocess.run([sys.executable, str(HERE), part], stdout=subprocess.DEVNULL, check=True)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ PROBLEMS: dict[str, str] = {{
 MEASURED: dict[str, dict[str, str]] = {{
 {rows}
 }}
-"""By method and problem the first fault that was found, "" where no test fails; problems that a
-method was not run on are left out."""
+"""By method and problem the first fault that was found, "" where no test fails, "but ..." where no
+test fails and a width is off on average, by few simulations; problems that a method was not run on
+are left out."""
 
 UNMEASURED: dict[str, str] = {{
 {reasons}
@@ -67,10 +68,19 @@ def shortened(finding: str) -> str:
 
 
 def fault(run: Mapping[str, Any]) -> str:
-    """The first finding, "" if there is none; or that the runs fail."""
+    """The first finding, or that the runs fail or decide nothing; "" and "but ...": MEASURED."""
     if "error" in run:
         return "runs diverge" if "diverge" in run["error"].lower() else "runs fail"
-    return "" if run["calibrated"] else shortened(run["findings"][0])
+    if run["findings"]:
+        return shortened(run["findings"][0])
+    if not run["calibrated"]:
+        return "undecided"
+    widths = run["verdict"].partition("; but on average over them, by few of them, ")[2]
+    if not widths:
+        return ""
+    off = re.findall(r"too (?:wide|narrow) by \d+ % \+- \d+ % in [a-z ]+", widths)
+    worst = max(off, key=lambda width: int(re.findall(r"\d+", width)[0]))
+    return f"but few simulations are {shortened(worst)}"
 
 
 def label(name: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str] | str:

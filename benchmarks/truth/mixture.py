@@ -183,9 +183,13 @@ MORE_SEEDS = 6
 VARIANTS = {
     "mmps, absorbed": ("mmps", N, {"absorb": True}), "tds, absorbed": ("tds", N, {"absorb": True}),
     "tds, 4000 particles": ("tds", 4 * N, {}),
-    "tds, second run": ("tds", N, {"again": 1}), "tds, third run": ("tds", N, {"again": 2}),
 }  # fmt: skip
-"""Method, particles and options; again: other noise of the method, at the same instances."""
+"""Method, particles and options."""
+AGAIN = {
+    f"{name}, {which} run": (name, N, {"again": k})
+    for name in ("tds", "auto") for k, which in ((1, "second"), (2, "third"))
+}  # fmt: skip
+"""Where one value is measured, the same instances again: other noise of the method."""
 
 
 def variant(
@@ -206,7 +210,8 @@ def pose(cell: Cell, seed: int) -> Posed:
     runs = BESIDE | OTHER_STEPS if more else BESIDE
     others = {name: Other(partial(run, p), {}) for name, run in runs.items()}
     if len(cell) == 2:
-        for name, how in VARIANTS.items():
+        again = AGAIN if cell[1] == 1 else {}
+        for name, how in (VARIANTS | again).items():
             others[name] = Other(partial(variant, posed, seed, *how), {})
         others |= peers(p)
     return replace(posed, others=others)

@@ -145,12 +145,25 @@ def by_function(function: SamplerFunction, draws: int, seed: int, truth: Tensor)
                     f" as the truths are; got {got}"
                 )
             parts.append(x)
-            if isinstance(found, Samples) and found.weights is not None:
-                weights.append(found.weights)
+            weights.append(_weights(found, x))
             progress((p + 1) / len(y))
-        return torch.stack(parts), torch.stack(weights) if len(weights) == len(y) else None
+        return torch.stack(parts), torch.stack(weights)
 
     return draw
+
+
+def _weights(found: Tensor | Samples, x: Tensor) -> Tensor:
+    """Of draws x (L, *event), (L,): those they come with, else equal ones."""
+    w = found.weights if isinstance(found, Samples) else None
+    if w is None:
+        return torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
+    total = float(w.sum())
+    if tuple(w.shape) != (len(x),) or not bool((w >= 0).all()) or abs(total - 1) > 1e-3:
+        raise ValueError(
+            f"the sampler must give {len(x)} weights, not negative, that sum to 1; got "
+            f"{tuple(w.shape)}, from {float(w.min()):.3g}, sum {total:.6g}"
+        )
+    return w.double()
 
 
 def label_of(

@@ -39,6 +39,8 @@ AWAY = 0.5
 """Standard deviation of the noise of a reference of TARP, in those of one value of the prior."""
 OPEN = 0.1
 """Part of a value's deviation that y must leave open, or it is not looked at as unmeasured."""
+PROBES = 256
+"""White images that tell which part that is."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ def views(prior: Prior, model: ForwardModel, pool: Tensor, seed: int) -> tuple[V
         x0 - K A x0,    K = c A^T (c A A^T + S)^-1,
 
     with c the prior's variance of one value: nothing of the directions that A sees well against
-    the noise S, all of those that it does not see. Values of which less than a tenth stays open
-    are not looked at.
+    the noise S, all of those that it does not see. Values of which less than a tenth stays open,
+    if the image is white, are not looked at.
 
     Args:
         pool: draws of the prior, (P, *event).
@@ -96,9 +98,12 @@ def views(prior: Prior, model: ForwardModel, pool: Tensor, seed: int) -> tuple[V
             return _flat(x - fitted(prior, model, model.operator.apply(x)))
 
         # A seen value leaves its noise there, whose width says nothing of what is not measured.
-        found.append(
-            _view("unmeasured", "what is not measured", left, pool, seed, OPEN * _deviation(pool))
-        )
+        # White images tell which are seen: truths that did would be chosen by what they are.
+        white = torch.randn(
+            PROBES, *pool.shape[1:], generator=private(seed, "white"), dtype=pool.dtype
+        ).to(pool.device)
+        seen = _deviation(left(white)) < OPEN * _deviation(white)
+        found.append(_view("unmeasured", "what is not measured", left, pool, seed, ~seen))
     return tuple(view for view in found if len(view.columns))
 
 
@@ -203,13 +208,13 @@ def _view(
     of: Callable[[Tensor], Tensor],
     pool: Tensor,
     seed: int,
-    least: Tensor | float = 0.0,
+    among: Tensor | None = None,
 ) -> View:
-    """The view of entries that vary under the prior, by more than `least`."""
+    """The view of entries that vary under the prior, of those `among` (N,) bool."""
     v = of(pool)
     # Far less than what is seen elsewhere is rounding, or what A fixes entirely.
-    rounding = 1e-6 * _deviation(pool).max()
-    varies = (_deviation(v) > rounding.clamp(min=least)).nonzero().flatten()
+    varying = _deviation(v) > 1e-6 * _deviation(pool).max()
+    varies = (varying if among is None else varying & among).nonzero().flatten()
     if name != "projections" and len(varies) > ENTRIES:
         order = torch.randperm(len(varies), generator=private(seed, name))[:ENTRIES]
         varies = varies[order.to(varies.device)].sort().values

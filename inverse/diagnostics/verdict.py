@@ -13,7 +13,7 @@ from torch import Tensor
 from .coverage import Coverage
 from .quantities import View, private
 from .ranks import Ranks
-from .widths import Shift, Width, far, outside, shifts, visible, width
+from .widths import FEW, Shift, Width, far, outside, shifts, visible, width, worth
 
 LEVEL = 1e-3
 """False alarms: the chance that exact draws are called not calibrated."""
@@ -38,6 +38,7 @@ class Evidence:
             another measurement; each with its standard error. None where it is not known.
         visible: the least errors of width that would have been seen, by what, where no test fails;
             None: none would.
+        worth: the effective number of draws of a simulation, the median.
         level: of false alarms, over all tests together.
     """
 
@@ -48,6 +49,7 @@ class Evidence:
     far: tuple[float, float]
     use: tuple[tuple[float, float], tuple[float, float]] | None
     visible: Mapping[str, float | None]
+    worth: float
     level: float
 
     @property
@@ -102,9 +104,13 @@ class Evidence:
                 what if self.visible[what] is None else f"{what} below {self._percent(what)}"
                 for what in blind
             )
+            if self.worth < FEW:
+                few, more = f"whose draws are worth {self.worth:.1f} equal ones,", "draws"
+            else:
+                few, more = "which are", "simulations"
             return (
-                f"undecided: {found}, which are too few to show a width error in {shown}; take "
-                f"more{self._on_average()}"
+                f"undecided: {found}, {few} too few to show a width error in {shown}; take more "
+                f"{more}{self._on_average()}"
             )
         seen = " or ".join(f"{self._percent(what)} in {what}" for what in self.visible)
         told = f"; a width error of {seen} in all of them would have been seen" if seen else ""
@@ -237,7 +243,7 @@ def weigh(
         use_of_data = ((of_truth, truth_error), (of_draws, draws_error))
     evidence = Evidence(
         ranks, widths, near, tuple(moved), (float(away.double().mean()), chance), use_of_data, {},
-        LEVEL,
+        worth(weights), LEVEL,
     )  # fmt: skip
     if not evidence.faults:
         words = {view.name: view.words for view in seen}

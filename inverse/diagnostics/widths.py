@@ -126,7 +126,7 @@ def visible(values: Tensor, weights: Tensor, level: float, seed: int = 0) -> flo
         values: (N, 1 + L), truth first; weights: (N, L).
         level: of the p-value of `Ranks`.
     """
-    if float((1 / weights.double().square().sum(1)).median()) < _FEW:
+    if worth(weights) < FEW:
         return None
     generator = torch.Generator().manual_seed(seed)
     n, count = values.shape[0], values.shape[1] - 1
@@ -155,7 +155,12 @@ def visible(values: Tensor, weights: Tensor, level: float, seed: int = 0) -> flo
     return _WIDTHS[first] if first < len(_WIDTHS) else None
 
 
-_FEW = 10
-"""Effective draws."""
+def worth(weights: Tensor) -> float:
+    """The effective number of draws of a simulation, the median; weights (N, L)."""
+    return float((1 / weights.double().square().sum(1)).median())
+
+
+FEW = 10
+"""Effective draws below which they cannot stand for truths."""
 _WIDTHS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5,
            0.7, 1.0, 1.5, 2.0, 4.0)  # fmt: skip

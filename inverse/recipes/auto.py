@@ -23,8 +23,8 @@ PARTICLES = 512
 """Samples of a measurement from which particles are taken, and draws of the prior for their twist.
 """
 POOLED = 256
-"""Values of an image up to which these draws are made: on mixtures of 25 modes they brought
-particles nearer in 8 and 80 dimensions, and further off in 800."""
+"""Values of an image up to which these draws are made. On mixtures of 25 modes, one value measured,
+they brought particles nearer in 8 and 80 dimensions; in 800 no nearer, at eight times the cost."""
 
 
 def nearest(

@@ -98,7 +98,7 @@ class Method:
         """Whether ranks of simulated truths found no fault on any problem of known posterior that
         it was run on, P1 to P3 among them; see `inverse.recipes.measured`."""
         found = MEASURED.get(self.name, {})
-        return {"P1", "P2", "P3"} <= found.keys() and not any(found.values())
+        return {"P1", "P2", "P3"} <= found.keys() and not any(map(is_fault, found.values()))
 
     @property
     def measured(self) -> str:
@@ -108,9 +108,10 @@ class Method:
         found = MEASURED.get(self.name)
         if found is None:
             return f"not measured: {UNMEASURED.get(self.name, 'it was not run')}"
-        passed = [PROBLEMS[p] for p, fault in found.items() if not fault]
-        failed = [f"{PROBLEMS[p]} ({fault})" for p, fault in found.items() if fault]
-        missing = [words for p, words in PROBLEMS.items() if p not in found]
+        words = {p: PROBLEMS[p] + (f" ({fault})" if fault else "") for p, fault in found.items()}
+        passed = [words[p] for p, fault in found.items() if not is_fault(fault)]
+        failed = [words[p] for p, fault in found.items() if is_fault(fault)]
+        missing = [name for p, name in PROBLEMS.items() if p not in found]
         told = {"calibrated on": passed, "not calibrated on": failed, "not run on": missing}
         return "; ".join(f"{head} {', '.join(these)}" for head, these in told.items() if these)
 
@@ -174,3 +175,8 @@ def moving(posterior: Posterior) -> str | None:
                 "posterior, a reverse SDE or ODE does not"
             )
     return None
+
+
+def is_fault(found: str) -> bool:
+    """Whether an entry of MEASURED says that a test fails."""
+    return bool(found) and not found.startswith("but ")
