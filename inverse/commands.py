@@ -85,6 +85,11 @@ def list_methods(args: Namespace) -> None:
         rows |= {"deviates": m.deviates} if m.deviates else {}
         rows |= {"paper": m.paper}
         print("\n".join(f"    {name:<11} {text}" for name, text in rows.items()))
+    print(
+        "\nmeasured: by ranks of 500 simulated truths (some on P4: 100 or 200) among 49 draws, or "
+        "particles,\nof about 100 network calls each, whatever the default steps; `inverse "
+        "calibrate` tells of your problem"
+    )
 
 
 def draw_from_prior(args: Namespace) -> None:

@@ -57,7 +57,8 @@ def sample(
             dps, unscented (black boxes, as few values) and scg (other black boxes); a posterior
             with a lift of the caller's own keeps it. "auto" takes what comes nearest to the
             posterior: exact draws; else particles where y holds at most 32 values and 512 samples
-            or more are asked for; else the default (`help(inverse.recipes.nearest)`).
+            of a measurement or more are asked for; else the default
+            (`help(inverse.recipes.nearest)`).
         steps: noise levels to go through, or steps of an optimiser; by default the method's.
             Where a method stays at a level or goes back, it takes more steps: the diagnostics tell
             both.
@@ -207,6 +208,12 @@ def _nearest(
         raise TypeError(f"'auto' chooses for itself, and takes a pool at most; got {given}")
     assert isinstance(posterior, Posterior)
     method, chosen = nearest(posterior, count, seed, options.get("pool"))
+    if options and not chosen:
+        warnings.warn(
+            f"the pool is not used: 'auto' takes {method.name}; particles, which would use it, are "
+            "taken for 512 samples of a measurement or more, of at most 32 linear values",
+            RuntimeWarning, stacklevel=3,
+        )  # fmt: skip
     return method.name, chosen
 
 

@@ -56,7 +56,7 @@ class Prior(ABC):
         """
         self.check_input(x)
         sigma = self.check_sigma(sigma, x)
-        return self._denoise(x, sigma)
+        return self._checked(self._denoise(x, sigma), x)
 
     def score(self, x: Tensor, sigma: Tensor | float) -> Tensor:
         """grad_x log p_sigma(x) = (D(x, sigma) - x) / sigma^2, (B, *event); sigma > 0."""
@@ -135,10 +135,26 @@ class Prior(ABC):
     def _covariance(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, CovarianceProduct]:
         with torch.enable_grad():
             leaf = x if x.requires_grad else x.detach().requires_grad_()
-            x0 = self._denoise(leaf, sigma)
+            x0 = self._checked(self._denoise(leaf, sigma), leaf)
+        if not x0.requires_grad:
+            raise TypeError(
+                f"{type(self).__name__}._denoise cuts the gradient (detach, no_grad, numpy?), and "
+                "its Jacobian is asked for; make it differentiable, or take a method without the "
+                "network's Jacobian (`inverse methods --no-jacobian`)"
+            )
         # Where the caller differentiates through x, the products are differentiable too.
         product = JacobianProduct(x0, leaf, sigma**2, nested=x.requires_grad)
         return (x0 if x.requires_grad else x0.detach()), product
+
+    def _checked(self, x0: Tensor, x: Tensor) -> Tensor:
+        """x0 as `_denoise` gave it for x, refused if it is no image for each of x."""
+        if not isinstance(x0, Tensor) or x0.shape != x.shape:
+            got = tuple(x0.shape) if isinstance(x0, Tensor) else type(x0).__name__
+            raise ValueError(
+                f"{type(self).__name__}._denoise must return a tensor {tuple(x.shape)} as x is, "
+                f"got {got}"
+            )
+        return x0
 
     def check_input(self, x: Tensor) -> None:
         """Refuse anything but a floating batch (B, *event) with B >= 1."""

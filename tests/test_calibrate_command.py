@@ -44,18 +44,18 @@ def run(prior, out, *more):
 
 
 def test_an_exact_method_is_called_calibrated(field, tmp_path, capsys):
-    assert run(field, tmp_path, "-n", 30) == 0
+    assert run(field, tmp_path, "-n", 100) == 0
     printed = capsys.readouterr().out
     told = json.loads((tmp_path / "calibration.json").read_text())
     assert told["calibrated"] is True
     assert f"exact: {told['verdict']}" in printed
-    assert told["verdict"].startswith("calibrated: no fault found in 30 simulations")
-    assert told["n"] == 30
+    assert told["verdict"].startswith("calibrated: no fault found in 100 simulations")
+    assert told["n"] == 100
     assert told["draws"] == 9
     assert (tmp_path / "calibration.png").read_bytes().startswith(b"\x89PNG")
     assert {p.name for p in tmp_path.iterdir()} == {"calibration.json", "calibration.png"}
     again = tmp_path / "again"
-    assert run(field, again, "-n", 30) == 0
+    assert run(field, again, "-n", 100) == 0
     other = json.loads((again / "calibration.json").read_text())
     for both in (told, other):
         del both["settings"]

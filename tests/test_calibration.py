@@ -20,6 +20,7 @@ from forward_models import (
 )
 from forward_models.noise import Gaussian as GaussianNoise
 from inverse.diagnostics import simulations
+from inverse.diagnostics.quantities import views
 from inverse.diagnostics.widths import visible
 from inverse.result import Samples
 
@@ -196,6 +197,66 @@ def test_too_few_simulations_decide_nothing():
     blatant = inverse.calibrate(prior, model, point(prior, model), n=25)
     assert blatant.verdict.startswith("not calibrated: ")
     assert blatant.evidence.decided
+
+
+def test_draws_of_little_weight_decide_nothing():
+    """Importance weights of the prior's draws: right, and worth few; more truths do not help."""
+    prior, model = p1()
+    louder = LinearGaussian(model.operator, 0.02)
+
+    def weighed(y, n, seed):
+        x = prior.sample(n, rng(seed))
+        return Samples(x, weights=louder.log_likelihood(y, x).softmax(0))
+
+    found = inverse.calibrate(prior, louder, weighed, n=60)
+    assert found.verdict.startswith("undecided: no fault found in 60 simulations, whose draws are")
+    assert not found.calibrated
+
+
+@pytest.mark.parametrize("wrong", [50.0, -1.0])
+def test_weights_that_are_none_are_refused(wrong):
+    prior, model = p1()
+
+    def weighed(y, n, seed):
+        w = torch.full((n,), 1 / n, dtype=DOUBLE)
+        w[0] = wrong
+        return Samples(prior.sample(n, rng(seed)), weights=w)
+
+    with pytest.raises(ValueError, match="weights, not negative, that sum to 1"):
+        inverse.calibrate(prior, model, weighed, n=20)
+
+
+def test_weights_of_some_measurements_are_not_lost():
+    prior, model = p1()
+    draw = exact(prior, model)
+
+    def every_other(y, n, seed):
+        x = draw(y, n, seed)
+        if float(y.flatten()[0]) < 0:
+            return x
+        w = torch.full((n,), 1 / (n - n // 2), dtype=DOUBLE)
+        x[: n // 2] += 100  # of no weight
+        w[: n // 2] = 0
+        return Samples(x, weights=w)
+
+    found = inverse.calibrate(prior, model, every_other, n=60).evidence
+    assert not found.faults
+    for width in found.widths.values():
+        assert abs(width.value - 1) < 5 * width.error
+
+
+def test_what_is_looked_at_does_not_depend_on_the_truths():
+    """Nor is a seen pixel looked at as unmeasured."""
+    mask = torch.rand(6, 6, generator=rng(0)) < 0.5
+    prior = priors.Gaussian(torch.zeros(1, 6, 6, dtype=DOUBLE), 1.0)
+    model = LinearGaussian(Inpainting(mask.expand(1, 6, 6)), 0.05)
+    pools = [prior.sample(32, rng(seed)) for seed in (1, 2)]
+    columns = [
+        next(v.columns for v in views(prior, model, pool, 0) if v.name == "unmeasured")
+        for pool in pools
+    ]
+    assert torch.equal(*columns)
+    assert set(columns[0].tolist()) == set((~mask.flatten()).nonzero().flatten().tolist())
 
 
 def test_the_error_that_would_have_been_seen_is_seen():

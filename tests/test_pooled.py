@@ -300,6 +300,14 @@ def test_auto_takes_what_comes_nearest():
     assert (method.name, options["pool"].size, options["pool"].seed) == ("tds", 512, 7)
     own = Pool(hidden, 32)
     assert nearest(few, 512, 7, own)[1]["pool"] is own
+    for values, pooled in ((256, True), (257, False)):  # of an image
+        wide = Opaque(priors.Gaussian(torch.zeros(values, dtype=DOUBLE), 1.0))
+        first = LinearGaussian(MatrixOperator(torch.eye(1, values, dtype=DOUBLE)), 0.1)
+        large = inverse.condition(wide, first, torch.zeros(1, 1, dtype=DOUBLE))
+        method, options = nearest(large, 512, 0)
+        assert (method.name, "pool" in options) == ("tds", pooled)
+        given = Pool(wide, 32)
+        assert nearest(large, 512, 0, given)[1]["pool"] is given
     assert nearest(POSTERIORS["black box"](), 600, 0)[0].name == "bootstrap"
     assert nearest(POSTERIORS["image"](), 600, 0)[0].name == "mmps"  # 36 values
     assert nearest(POSTERIORS["curved"](), 600, 0)[1] == {}
@@ -329,6 +337,10 @@ def test_auto_at_the_front_door():
     assert told["prepared_calls"] >= 512 * 50
     same = [inverse.sample(posterior, 512, method="auto", steps=10, seed=1).x for _ in range(2)]
     torch.testing.assert_close(*same)
+    with pytest.warns(RuntimeWarning, match="the pool is not used: 'auto' takes mmps"):
+        inverse.sample(
+            posterior, 2, method="auto", steps=5, seed=1, pool=inverse.Pool(hidden, 16, steps=3)
+        )
     few = inverse.sample(posterior, 2, method="auto", steps=5, seed=1).diagnostics
     assert few["method"] == "auto: mmps"
     assert "prepared_calls" not in few
@@ -339,7 +351,7 @@ def test_auto_at_the_front_door():
     with pytest.raises(ValueError, match="no method of its own"):
         inverse.recipes.find("auto")
     report = inverse.calibrate(hidden, model, "auto", n=20, draws=9, steps=5, images=draws_of())
-    assert report.method == "auto"
+    assert report.method == "auto: mmps"
 
 
 def draws_of():

@@ -20,11 +20,11 @@ MEANS = {
 """Figures of which the mean over seeds counts, and their names in tables."""
 MEDIANS = ("chi2", "ess", "calls", "products", "seconds", "network_seconds")
 LEGEND = """\
-Means over seeds, +- 1.96 standard errors. SW1: sliced W1 distance to exact draws; excess: over that
-of as many exact draws (floor). Mode TV: total variation of the modes' weights, 0 to 1. 90 % holds:
-exact draws within the samples' 90 % intervals. Medians: chi2, the mean squared residual in units
-of the noise, about 1 for exact draws; calls, network calls a sample; s, seconds of the processor
-for all samples."""
+Means over seeds, +- 1.96 standard errors (of one seed unknown). SW1: sliced W1 distance to exact
+draws; excess: over that of as many exact draws (floor). Mode TV: total variation of the modes'
+weights, 0 to 1. 90 % holds: exact draws within the samples' 90 % intervals. KSD: kernel score
+discrepancy. Medians: chi2, the mean squared residual in units of the noise, about 1 for exact
+draws; calls, network calls a sample; s, seconds of the processor for all samples."""
 Row = dict[str, Any]
 
 
@@ -91,7 +91,8 @@ def report(rows: list[Row], label: str) -> str:
         if "sw" not in f:
             lines.append(f"| {name} | 0 | {f.get('error', 'not finite')} |")
             continue
-        cells = ["{:.2f}±{:.2f}".format(*f[key]) if key in f else "–" for key in shown]
+        form = "{:.2f}±{:.2f}" if f["seeds"] > 1 else "{:.2f}"  # one seed tells no error
+        cells = [form.format(*f[key]) if key in f else "–" for key in shown]
         chi2 = f"{f['chi2']:.3g}" if "chi2" in f else "–"
         cells += [chi2, f"{f['calls']:.0f}", f"{f['seconds']:.2f}"]
         lines.append(f"| {name} | {f['seeds']} | {' | '.join(cells)} |")

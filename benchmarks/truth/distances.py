@@ -143,9 +143,17 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, help="how many, from 0; by default the family's")
     kept = Path(tempfile.gettempdir()) / "distances.jsonl"
-    parser.add_argument("--runs", type=Path, default=kept, help="the file of runs")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
+    parser.add_argument(
+        "--runs", type=Path, default=kept, help="the file of runs (%(default)s); its folder exists"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS,
+        help="the summary, brought up to date (benchmarks/results/distances.json)",
+    )  # fmt: skip
     options = parser.parse_args()
+    for path in (options.runs, options.out):
+        if not path.parent.is_dir():
+            raise SystemExit(f"{path}: there is no folder {path.parent}")
     if options.seeds is not None and options.seeds < 1:
         raise SystemExit(f"--seeds {options.seeds}: must be at least 1")
     labels = chosen(options.problems)

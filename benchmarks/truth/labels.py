@@ -51,8 +51,8 @@ UNMEASURED: dict[str, str] = {{
 '''
 
 NAMES = {
-    "P1": "one mode", "P2": "two modes", "P3": "four modes in 8 values",
-    "P4 mask": "a field seen in part", "P4 blur": "a blurred field", "P5": "a ring",
+    "P1": "P1 one mode", "P2": "P2 two modes", "P3": "P3 four modes in 8 values",
+    "P4 mask": "P4 a field seen in part", "P4 blur": "P4 a blurred field", "P5": "P5 a ring",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -187,7 +188,8 @@ def calibrate(
         images: truths instead of the prior's draws, (M, *event), M >= n: n of them, by chance.
             They test prior and method together: a prior that is not that of the images shows.
         seed: decides truths, noise, draws and ranks.
-        checkpoint: a folder in which finished simulations are kept; the same call goes on.
+        checkpoint: a folder in which finished simulations, and the state of the running ones, are
+            kept; the same call goes on.
         callback: called with (simulations done, n); (0, n) while truths are sampled.
         device: where prior, model and images live.
         options: of the method, and `absorb`, `sampler` and `batch` of `inverse.sample`; the result
@@ -214,9 +216,10 @@ def calibrate(
         draw, label = by_function(method, draws, seed, truths[0]), label_of(method)
     else:
         y = model.simulate(truths[:1], private(seed, "y/0"))
-        label = label_of(named, prior, model, y, options)
+        label = label_of(named, prior, model, y, options, draws)
         settings = {**options, "method": named, "steps": steps, "device": device}
-        draw = by_method(prior, model, draws, seed, settings)
+        walks = None if folder is None else folder / "draws"
+        draw = by_method(prior, model, draws, seed, settings, walks)
     experiment = Experiment(model, truths, draw, draws, tested, seen, seed)
     store = None
     if folder is not None:
@@ -225,6 +228,8 @@ def calibrate(
         told |= {f"option {k}": v for k, v in sorted(options.items()) if k != "batch"}
         store = Checkpoint(folder, told, probe(prior, truths, experiment.measurement(0)))
     found = experiment.run(store, callback)
+    if folder is not None:
+        shutil.rmtree(folder / "draws", ignore_errors=True)
     evidence, coverage = weigh(found, list(tested), seen, seed)
     settings = {
         "model": repr(model), "prior": repr(prior), "steps": steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from forward_models import ForwardModel
 from priors import LatentPrior, Prior
 
 from ..posterior import condition
-from ..recipes import choose, find
+from ..recipes import choose, find, nearest
 from ..result import Samples
 from ..sampling import sample
 from .quantities import private
@@ -105,19 +106,28 @@ def draw_truths(
 
 
 def by_method(
-    prior: Prior, model: ForwardModel, draws: int, seed: int, settings: dict[str, Any]
+    prior: Prior,
+    model: ForwardModel,
+    draws: int,
+    seed: int,
+    settings: dict[str, Any],
+    folder: Path | None = None,
 ) -> Draw:
-    """Draws by `inverse.sample`, of all measurements of a block in one run."""
+    """Draws by `inverse.sample`, of all measurements of a block in one run, whose state is kept in
+    the folder until the next one begins."""
 
     def draw(
         y: Tensor, block: int, progress: Callable[[float], None]
     ) -> tuple[Tensor, Tensor | None]:
         posterior = condition(prior, model, y)
+        own = None if folder is None else folder / str(block)
+        if folder is not None:
+            shutil.rmtree(folder / str(block - 1), ignore_errors=True)
         with warnings.catch_warnings():
             # What these warn of, measurement by measurement, is what the report tells.
             warnings.simplefilter("ignore", RuntimeWarning)
             found = sample(
-                posterior, len(y) * draws, seed=_seed(seed, f"draws/{block}"),
+                posterior, len(y) * draws, seed=_seed(seed, f"draws/{block}"), checkpoint=own,
                 callback=lambda step: progress(step.index / max(step.total, 1)), **settings,
             )  # fmt: skip
         x = found.x.reshape(len(y), draws, *found.x.shape[1:])
@@ -172,8 +182,9 @@ def label_of(
     model: ForwardModel | None = None,
     y: Tensor | None = None,
     options: dict[str, Any] | None = None,
+    draws: int = 0,
 ) -> str:
-    """The method's name, found by the rule of `inverse.sample` where none is given."""
+    """The method's name, found by the rule of `inverse.sample` where none is given, or "auto"."""
     if callable(method):
         return getattr(method, "__name__", type(method).__name__)
     options = options or {}
@@ -181,6 +192,9 @@ def label_of(
     if method is None and sampler is None and prior is not None:
         method = choose(condition(prior, model, y)).name  # type: ignore[arg-type]
     name = method or type(sampler).__name__
+    if method == "auto" and prior is not None:
+        taken, own = nearest(condition(prior, model, y), draws, 0)  # type: ignore[arg-type]
+        name = f"auto: {', '.join([taken.name, *own])}"
     if method is not None and sampler is not None:
         name = f"{name} by {type(sampler).__name__}"
     return f"{name}, absorbed" if options.get("absorb") else name

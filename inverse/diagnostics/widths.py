@@ -160,7 +160,7 @@ def worth(weights: Tensor) -> float:
     return float((1 / weights.double().square().sum(1)).median())
 
 
-FEW = 10
+FEW = 8
 """Effective draws below which they cannot stand for truths."""
 _WIDTHS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5,
            0.7, 1.0, 1.5, 2.0, 4.0)  # fmt: skip
