@@ -149,8 +149,8 @@ def markdown(table: dict[str, Column], calibration: dict[str, Any], names: list[
     heads = ["", *table, "calibrated", "calls", "products"]
     floors = [number(c.floor) for c in table.values()]
     lines = [
-        "Sliced W1 above that of exact draws; * fewer than three seeds, † some runs failed; calls and "
-        "Jacobian products a sample: the most of any problem. `auto` takes the default method where "
+        "Sliced W1 above that of exact draws; * fewer than three seeds, † some runs failed; calls "
+        "and Jacobian products a sample: the most of any problem. `auto` takes the default method where "
         "fewer than 512 samples are drawn (trap, fields, digits), and is `tds` at d = 800.", "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|", f"| exact draws (distance) | {' | '.join(floors)} | | | |",
