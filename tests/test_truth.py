@@ -166,8 +166,10 @@ def test_labels_are_what_the_benchmark_found(truth):
 def test_what_decides_nothing_is_no_pass(truth):
     run = {"findings": [], "calibrated": False, "verdict": "undecided: no fault found in 25"}
     assert truth.fault(run) == "undecided"
-    few = "calibrated: no fault found; but on average over them, by few of them, too wide by 18 % +- 2 % in "
-    told = few + "single values, too narrow by 22 % +- 3 % in what is measured"
+    told = (
+        "calibrated: no fault found; but on average over them, by few of them, too wide by 18 % "
+        "+- 2 % in single values, too narrow by 22 % +- 3 % in what is measured"
+    )
     passed = {"findings": [], "calibrated": True, "verdict": told}
     assert truth.fault(passed) == "but few simulations are too narrow by 22 % in what is measured"
     assert not is_fault(truth.fault(passed))

@@ -150,8 +150,9 @@ def markdown(table: dict[str, Column], calibration: dict[str, Any], names: list[
     floors = [number(c.floor) for c in table.values()]
     lines = [
         "Sliced W1 above that of exact draws; * fewer than three seeds, † some runs failed; calls "
-        "and Jacobian products a sample: the most of any problem. `auto` takes the default method where "
-        "fewer than 512 samples are drawn (trap, fields, digits), and is `tds` at d = 800.", "",
+        "and Jacobian products a sample: the most of any problem. `auto` takes the default method "
+        "where fewer than 512 samples are drawn (trap, fields, digits), and is `tds` at d = 800.",
+        "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|", f"| exact draws (distance) | {' | '.join(floors)} | | | |",
     ]  # fmt: skip
@@ -192,7 +193,7 @@ def draw(table: dict[str, Column], calibration: dict[str, Any], names: list[str]
         [f"{name}  ({share(calibrated(calibration, name))})" for name in names], fontsize=8,
     )  # fmt: skip
     panels[0].set_title(
-        "sliced W1 above exact draws'\n(calibrated on); * fewer than three seeds, † some runs failed",
+        "sliced W1 above exact draws' (calibrated on)\n* fewer than 3 seeds, † some runs failed",
         fontsize=10,
     )
     variations = [[c.tv(name) for c in with_modes.values()] for name in names]
