@@ -162,7 +162,8 @@ def _operator(
         return _tomography(args, data, image, prior)
     if (args.mask is None) == (args.keep is None) or (args.keep and not args.simulate):
         raise ValueError(
-            "--forward inpaint: needs --mask, or --keep where y is simulated; give one of them"
+            "--forward inpaint: needs --mask, or --keep where y is simulated (reconstruct: with "
+            "--simulate); give one of them"
         )
     if args.mask is None:
         return Inpainting(random_mask(tuple(data.shape[-2:]), args.keep, generator))

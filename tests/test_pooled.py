@@ -194,9 +194,11 @@ def test_single_precision():
 def test_absorption_stops_the_pools_guidance_too():
     hidden, model, y = modes(wrapped=True)
     posterior = inverse.condition(hidden, model, y)
-    told = inverse.sample(posterior, 512, method="auto", steps=12, seed=1, absorb=True).diagnostics
+    told = inverse.sample(
+        posterior, 512, method="auto", steps=12, seed=1, absorb=True, pool=Pool(hidden, 64)
+    ).diagnostics
     assert told["method"].startswith("auto: tds")
-    assert told["prepared_calls"] >= 512 * 50
+    assert told["prepared_calls"] >= 64 * 50
     exact = inverse.condition(modes()[0], model, y)
     assert (
         inverse.sample(exact, 2, method="auto", absorb=True).diagnostics["method"] == "auto: exact"
@@ -296,18 +298,9 @@ def test_auto_takes_what_comes_nearest():
     few = inverse.condition(hidden, model, y)
     assert nearest(inverse.condition(modes()[0], model, y), 1, 0)[0].name == "exact"
     assert nearest(few, 511, 0)[0].name == "mmps"
-    method, options = nearest(few, 512, 7)
-    assert (method.name, options["pool"].size, options["pool"].seed) == ("tds", 512, 7)
+    assert nearest(few, 512, 7) == (inverse.recipes.find("tds"), {})
     own = Pool(hidden, 32)
     assert nearest(few, 512, 7, own)[1]["pool"] is own
-    for values, pooled in ((256, True), (257, False)):  # of an image
-        wide = Opaque(priors.Gaussian(torch.zeros(values, dtype=DOUBLE), 1.0))
-        first = LinearGaussian(MatrixOperator(torch.eye(1, values, dtype=DOUBLE)), 0.1)
-        large = inverse.condition(wide, first, torch.zeros(1, 1, dtype=DOUBLE))
-        method, options = nearest(large, 512, 0)
-        assert (method.name, "pool" in options) == ("tds", pooled)
-        given = Pool(wide, 32)
-        assert nearest(large, 512, 0, given)[1]["pool"] is given
     assert nearest(POSTERIORS["black box"](), 600, 0)[0].name == "bootstrap"
     assert nearest(POSTERIORS["image"](), 600, 0)[0].name == "mmps"  # 36 values
     assert nearest(POSTERIORS["curved"](), 600, 0)[1] == {}
@@ -333,8 +326,11 @@ def test_auto_at_the_front_door():
     hidden, model, y = modes(wrapped=True)
     posterior = inverse.condition(hidden, model, y)
     told = inverse.sample(posterior, 512, method="auto", steps=10, seed=1).diagnostics
+    assert told["method"] == "auto: tds"
+    pool = inverse.Pool(hidden, 32)
+    told = inverse.sample(posterior, 512, method="auto", steps=10, seed=1, pool=pool).diagnostics
     assert told["method"] == "auto: tds, pool"
-    assert told["prepared_calls"] >= 512 * 50
+    assert told["prepared_calls"] >= 32 * 50
     same = [inverse.sample(posterior, 512, method="auto", steps=10, seed=1).x for _ in range(2)]
     torch.testing.assert_close(*same)
     with pytest.warns(RuntimeWarning, match="the pool is not used: 'auto' takes mmps"):

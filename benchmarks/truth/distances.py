@@ -15,7 +15,7 @@ Every method of `inverse.methods()` that can sample a problem, its defaults, as 
 about 100 network calls a sample, and what a family has beside them; the denoiser is exact, and no
 method can know of what. Figures: see `posed.Judge`; excess is that of sw over the floor, as many
 exact draws, of the same seed; calls count the 19 of optimal-covariance's table of the prior, and
-those of the pool of 512 draws under "auto".
+those of a pool of 512 draws.
 
 Every run is a line of a JSON file, skipped when present unless it failed. The summary, means over
 seeds and 1.96 standard errors, goes to benchmarks/results/distances.json, where an entry that no

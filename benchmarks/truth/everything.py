@@ -39,8 +39,9 @@ REFERENCES = ["tds, 4000 particles", "reference: TDS prototype", "reference: TMP
 def mixture(cell: str) -> list[list[str]]:
     """The commands of a cell, of fewer and fewer instances of more and more methods."""
     d, m = cell.split(",")
-    twice = PARTICLES if d == "80" else ["tds"]  # at d = 800 auto is tds
-    again = [f"{name}, {k} run" for name in twice for k in ("second", "third") if m == "1"]
+    pooled = ["tds, pool"] if d == "80" else []
+    twice = ["tds", *pooled] if m == "1" else []
+    again = [*pooled, *(f"{name}, {k} run" for name in twice for k in ("second", "third"))]
     most = {
         "8": [(None, 20)],
         "80": [([*PARTICLES, *again, *NEAR, *REFERENCES], 20), (None, 5)],

@@ -1,8 +1,8 @@
 """The mixture of 25 Gaussians, and what is run on it beside the named methods.
 
 The instances: mixture_problem.py; "mixture" is the first protocol, "equal" the second. 1000 samples
-(or particles, weighted) a method. "absorbed" is `absorb=True`. The reference settings walk the grid
-of the problem's paper, whose noisy data end at alpha_T = 0.0066:
+(or particles, weighted) a method. "absorbed" is `absorb=True`, "pool" 512 draws of the prior. The
+reference settings walk the grid of the problem's paper, whose noisy data end at alpha_T = 0.0066:
 x_T = alpha x0 + sqrt(1 - alpha^2) eps, 100 steps (or as many as the name says) uniform in alpha,
 from N(0, I):
 
@@ -29,6 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from mixture_peers import peers
@@ -182,12 +183,13 @@ MORE_SEEDS = 6
 """Seeds with these, which take as long as all else; none at d = 800."""
 VARIANTS = {
     "mmps, absorbed": ("mmps", N, {"absorb": True}), "tds, absorbed": ("tds", N, {"absorb": True}),
-    "tds, 4000 particles": ("tds", 4 * N, {}),
+    "tds, 4000 particles": ("tds", 4 * N, {}), "tds, pool": ("tds", N, {"pool": True}),
 }  # fmt: skip
 """Method, particles and options."""
 AGAIN = {
-    f"{name}, {which} run": (name, N, {"again": k})
-    for name in ("tds", "auto") for k, which in ((1, "second"), (2, "third"))
+    f"{name}, {which} run": ("tds", N, {**options, "again": k})
+    for name, options in (("tds", {}), ("tds, pool", {"pool": True}))
+    for k, which in ((1, "second"), (2, "third"))
 }  # fmt: skip
 """Where one value is measured, the same instances again: other noise of the method."""
 
@@ -195,9 +197,11 @@ AGAIN = {
 def variant(
     posed: Posed, seed: int, name: str, n: int, options: dict[str, int], prior: Prior
 ) -> Weighted:
-    options = dict(options)
-    own = seed + 1000 * options.pop("again", 0)
-    run = named(posed, name, n, STEPS, own, **options)
+    more: dict[str, Any] = dict(options)
+    own = seed + 1000 * more.pop("again", 0)
+    if more.get("pool"):
+        more["pool"] = inverse.Pool(prior, seed=own)
+    run = named(posed, name, n, STEPS, own, **more)
     assert run is not None
     return run(prior)
 

@@ -192,7 +192,7 @@ def named(
 ) -> Callable[[Prior], Weighted] | None:
     """A method of `inverse.methods()` at about so many network calls; None if it cannot.
 
-    "auto" takes as many steps, and what its pool takes beside them."""
+    "auto" takes as many steps."""
     if name in posed.without:
         return None
     posterior = inverse.condition(posed.prior, posed.model, posed.y)

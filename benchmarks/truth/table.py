@@ -14,8 +14,8 @@ seeds, hardly comparable; a cross: some runs failed and are left out:
     calls    network calls a sample; the largest median over the seeds of a problem
     products Jacobian products a sample, as well
 
-Where fewer than 512 samples are drawn (trap, fields, digits) "auto" is the default method, at
-d = 800 it is "tds".
+Where fewer than 512 samples are drawn (trap, fields, digits) "auto" is the default method, on the
+mixtures it is "tds".
 
 In the picture colours are the excess in units of the exact draws' own distance.
 """
@@ -151,7 +151,7 @@ def markdown(table: dict[str, Column], calibration: dict[str, Any], names: list[
     lines = [
         "Sliced W1 above that of exact draws; * fewer than three seeds, † some runs failed; calls "
         "and Jacobian products a sample: the most of any problem. `auto` takes the default method "
-        "where fewer than 512 samples are drawn (trap, fields, digits), and is `tds` at d = 800.",
+        "where fewer than 512 samples are drawn (trap, fields, digits), and `tds` on the mixtures.",
         "",
         f"| {' | '.join(heads)} |",
         "|---" * len(heads) + "|", f"| exact draws (distance) | {' | '.join(floors)} | | | |",

@@ -10,7 +10,6 @@ from priors.prior import event_size
 from ..lift import default_lift, joint
 from ..likelihoods import Draws, Measured
 from ..likelihoods.pooled_lift import bears
-from ..pool import Pool
 from ..posterior import Posterior
 from . import applies
 from .catalogue import choose, find
@@ -20,11 +19,7 @@ FEW = 32
 """Measured values up to which particles are taken: beyond, few of them carry the weight, and the
 density of the twist takes more products than all else."""
 PARTICLES = 512
-"""Samples of a measurement from which particles are taken, and draws of the prior for their twist.
-"""
-POOLED = 256
-"""Values of an image up to which these draws are made. On mixtures of 25 modes, one value measured,
-they brought particles nearer in 8 and 80 dimensions; in 800 no nearer, at eight times the cost."""
+"""Samples of a measurement from which particles are taken."""
 
 
 def nearest(
@@ -34,14 +29,14 @@ def nearest(
 
     1. Exact draws where the posterior is known in closed form.
     2. Particles where at most 32 values are measured and 512 samples of a measurement or more are
-       asked for: `tds`, whose twist for linear-Gaussian models of up to 256 values is corrected by
-       a pool of 512 draws of the prior (`likelihoods.PooledLift`), at any size by one that is
-       given; `bootstrap` for black boxes.
+       asked for: `tds`, whose twist for linear-Gaussian models is corrected by a pool of draws of
+       the prior if one is given (`likelihoods.PooledLift`); `bootstrap` for black boxes.
     3. The default method (`choose`).
 
     Particles weigh modes rightly that all else weighs wrongly; where the posterior has one mode,
     as under a Gaussian prior, the default method is as near or nearer at a part of the cost. By how
-    much: benchmarks/results/truth.md.
+    much: benchmarks/results/truth.md. A pool is not made here, as particles under it came out no
+    nearer (mixtures of 25 modes), though its score is.
     """
     exact = find("exact")
     if exact.refusal(posterior) is None:
@@ -53,12 +48,8 @@ def nearest(
     if not few or count < PARTICLES or particles.refusal(posterior) is not None:
         return choose(posterior), {}
     linear = all(isinstance(model, LinearGaussian) for model, _ in posterior.factors)
-    if own or not linear:
+    if own or not linear or pool is None:
         return particles, {}
-    if pool is None:
-        if event_size(posterior.event_shape) > POOLED:
-            return particles, {}
-        pool = Pool(posterior.prior, PARTICLES, seed=seed)
     borne = bears(pool, measured_values(posterior))
     return particles, {"pool": pool} if borne else {}
 
