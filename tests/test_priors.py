@@ -585,3 +585,32 @@ def test_a_float32_sample_covariance_is_taken_as_it_is():
     prior = Gaussian(torch.zeros(20), torch.cov(data.T))
     assert prior.C.smallest == 0
     assert prior.sample(2).dtype == torch.float32
+
+
+class Mistaken(priors.Prior):
+    """A denoiser with a mistake of its author's."""
+
+    event_shape, sigma_range = (2,), (0.01, 10.0)
+
+    def __init__(self, mistake):
+        self.mistake = mistake
+
+    def _denoise(self, x, sigma):
+        return self.mistake(x / (1 + sigma**2))
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [(lambda x0: x0[:, :1], r"a tensor \(3, 2\) as x is, got \(3, 1\)"),
+     (lambda x0: x0.tolist(), "got list")],
+)  # fmt: skip
+def test_a_denoiser_of_another_shape_is_refused(mistake, words):
+    with pytest.raises(ValueError, match=words):
+        Mistaken(mistake).denoise(torch.zeros(3, 2), 1.0)
+
+
+def test_a_denoiser_without_a_gradient_is_told_of():
+    prior = Mistaken(torch.Tensor.detach)
+    prior.denoise(torch.zeros(3, 2), 1.0)
+    with pytest.raises(TypeError, match="Mistaken._denoise cuts the gradient"):
+        prior.covariance(torch.zeros(3, 2), 1.0)
