@@ -10,7 +10,7 @@ azula are installed.
 
 Instances: of the mixture 20 at d = 8; at d = 80 methods near the posterior 20 and all others 5; at
 d = 800 tds and auto 20, methods near them 5 and all others one. "equal" takes 10, 3 and 2 for
-d = 8, 80 and 800, the digits 2.
+d = 8, 80 and 800, the digits 2. Processor time 3.4 hours: under two hours on two idle cores.
 """
 
 from __future__ import annotations
