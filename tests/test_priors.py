@@ -187,7 +187,7 @@ def test_bad_inputs_are_refused(make):
             call(x.long(), 0.5)
         with pytest.raises(TypeError, match=r"floating point, got torch\.complex128"):
             call(x.to(torch.complex128), 0.5)
-        with pytest.raises(TypeError, match="as x is, got list"):
+        with pytest.raises(TypeError, match="got list"):
             call(x.tolist(), 0.5)
         for bad in (-0.1, math.nan, math.inf, torch.tensor([0.1, -1.0, 0.2])):
             with pytest.raises(ValueError, match="sigma must be finite and >= 0"):
