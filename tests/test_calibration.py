@@ -19,6 +19,7 @@ from forward_models import (
     Observation,
 )
 from forward_models.noise import Gaussian as GaussianNoise
+from inverse import checkpoint
 from inverse.diagnostics import simulations
 from inverse.diagnostics.quantities import views
 from inverse.diagnostics.widths import visible
@@ -419,6 +420,26 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert len(calls) == before + 16 + 24
     with pytest.raises(ValueError, match="holds another run: seed is 0 there, 1 here"):
         run(seed=1)
+
+
+def test_a_walk_interrupted_within_its_block_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PERIOD", 0.0)
+    prior, model = p1()
+
+    def run(callback=None, folder=tmp_path):
+        more = {"n": 20, "draws": 9, "steps": 8, "checkpoint": folder}
+        return inverse.calibrate(prior, model, "mmps", **more, callback=callback)
+
+    def stop(done, n):
+        if 10 <= done < n:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop)
+    told = []
+    resumed = run(lambda done, n: told.append(done))
+    assert 10 <= told[0] < 20  # not from the start of the one block
+    assert resumed.evidence.summary() == run(folder=None).evidence.summary()
 
 
 def test_progress_of_closed_forms_is_told_simulation_by_simulation():

@@ -71,7 +71,7 @@ def measure(run: Callable[[Prior], Weighted], posed: Posed, judge: Judge) -> dic
 
 
 def runs_of(
-    posed: Posed, judge: Callable[[], Judge], n: int, seed: int, names: list[str] | None
+    posed: Posed, judge: Callable[[], Judge], n: int, seed: int, wanted: Callable[[str], bool]
 ) -> dict[str, tuple[Callable[[], Callable[[Prior], Weighted] | None], dict[str, str]]]:
     """All that can be run on an instance, by name, and the facts of each."""
     known: dict[str, Any] = {
@@ -79,11 +79,11 @@ def runs_of(
         **{name: (partial(named, posed, name, n, CALLS, seed), {}) for name in NAMED},
         **{name: (lambda run=other.run: run, other.facts) for name, other in posed.others.items()},
     }  # fmt: skip
-    return {k: v for k, v in known.items() if names is None or k in ("floor", *names)}
+    return {k: v for k, v in known.items() if k == "floor" or wanted(k)}
 
 
 def run_instance(
-    rows: Rows, label: str, posed: Posed, n: int, seed: int, names: list[str] | None
+    rows: Rows, label: str, posed: Posed, n: int, seed: int, wanted: Callable[[str], bool]
 ) -> None:
     judges: list[Judge] = []
 
@@ -92,7 +92,7 @@ def run_instance(
             judges.append(Judge(posed, seed))
         return judges[0]
 
-    for name, (build, facts) in runs_of(posed, judge, n, seed, names).items():
+    for name, (build, facts) in runs_of(posed, judge, n, seed, wanted).items():
         if rows.has(label, name, seed):
             continue
         run = build()
@@ -114,9 +114,9 @@ def chosen(asked: list[str]) -> list[str]:
     return found
 
 
-def check(methods: list[str] | None, labels: list[str]) -> None:
+def check(methods: list[str], labels: list[str]) -> None:
     """Refuse names that none of these problems knows."""
-    unknown = [name for name in methods or () if name not in ("floor", *NAMED)]
+    unknown = [name for name in methods if name not in ("floor", *NAMED)]
     if not unknown:
         return
     beside = {other for label in labels for other in family_of(label).problems[label](0).others}
@@ -141,6 +141,7 @@ def main() -> None:
         "--methods", nargs="+", metavar="NAME", help="by default all that can sample a problem; "
         "the floor is always run",
     )  # fmt: skip
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="but these")
     parser.add_argument("--seeds", type=int, help="how many, from 0; by default the family's")
     kept = Path(tempfile.gettempdir()) / "distances.jsonl"
     parser.add_argument(
@@ -157,7 +158,12 @@ def main() -> None:
     if options.seeds is not None and options.seeds < 1:
         raise SystemExit(f"--seeds {options.seeds}: must be at least 1")
     labels = chosen(options.problems)
-    check(options.methods, labels)
+    check([*(options.methods or ()), *options.without], labels)
+
+    def wanted(name: str) -> bool:
+        asked = options.methods is None or name in options.methods
+        return asked and name not in options.without
+
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = Rows(options.runs, "problem", "method", "seed")
@@ -166,7 +172,7 @@ def main() -> None:
         family = family_of(label)
         for seed in range(options.seeds or family.seeds):
             posed = family.problems[label](seed)
-            run_instance(rows, label, posed, family.n, seed, options.methods)
+            run_instance(rows, label, posed, family.n, seed, wanted)
         keep(rows, options.out)
         print(report(rows, label), flush=True)
 

@@ -1,6 +1,6 @@
 """All parts, some at a time, each in a process of its own: the figures of benchmarks/results.
 
-    python benchmarks/truth [--jobs 2] [--runs FOLDER] [--only NAME ...]
+    python benchmarks/truth [--jobs 2] [--runs FOLDER] [--complete] [--only NAME ...]
 
 Every run is kept in FOLDER: what was interrupted goes on where it stopped, by the same command, and
 what is there is not run again unless it failed; evidence and conversion, a few minutes each, begin
@@ -8,14 +8,16 @@ anew. Logs and summaries are in FOLDER, too. When all is done the summaries take
 in benchmarks/results; with --only those are brought up to date. Peers are run where deepinv and
 azula are installed.
 
-Instances: of the mixture 20 at d = 8; at d = 80 methods near the posterior 20 and all others 5; at
-d = 800 tds and auto 20, methods near them 5 and all others one. "equal" takes 10, 3 and 2 for
-d = 8, 80 and 800, the digits 2. Processor time 3.4 hours: under two hours on two idle cores.
+Instances of the mixture: 20 of every method and peer at d = 8 and 80; at d = 800 20 of the methods
+near the posterior and one of the others. With --complete 20 of those, too, as long again and more;
+what takes many times longer than all others (DEAR) has 5 at d = 80 (20) and one at d = 800.
+"equal" takes 10, 3 and 2 for d = 8, 80 and 800, the digits 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import signal
@@ -31,27 +33,35 @@ HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 SUMMARIES = {"distances": "distances.json", "calibration": "calibration.json"}
 """Of the parts that keep their runs."""
-PARTICLES = ["tds", "auto"]
-NEAR = ["ddsmc", "mcgdiff", "mmps", "tmpd"]
-REFERENCES = ["tds, 4000 particles", "reference: TDS prototype", "reference: TMPD"]
+NEAR = ["tds", "auto", "ddsmc", "mcgdiff", "mmps", "tmpd", "reference: TMPD"]
+"""Methods near the posterior of the mixture."""
+AGAIN = ["tds, second run", "tds, third run"]
+"""The same instances with other noise, where one value is measured."""
+DEAR = ["tds, 4000 particles", "tds, pool"]
+DEAR_AGAIN = ["tds, pool, second run", "tds, pool, third run"]
+MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_TOP_PAD_": str(2**28),
+}  # fmt: skip
+"""glibc keeps the memory of large arrays instead of asking the system for it at each operation:
+d = 800 takes 1.4 to 2.9 times as long without. Elsewhere nothing reads these."""
 
 
-def mixture(cell: str) -> list[list[str]]:
-    """The commands of a cell, of fewer and fewer instances of more and more methods."""
+def mixture(cell: str, complete: bool) -> list[list[str]]:
+    """The commands of a cell."""
     d, m = cell.split(",")
-    pooled = ["tds, pool"] if d == "80" else []
-    twice = ["tds", *pooled] if m == "1" else []
-    again = [*pooled, *(f"{name}, {k} run" for name in twice for k in ("second", "third"))]
-    most = {
-        "8": [(None, 20)],
-        "80": [([*PARTICLES, *again, *NEAR, *REFERENCES], 20), (None, 5)],
-        "800": [([*PARTICLES, *again], 20), (NEAR, 5), (None, 1)],
-    }[d]
     named = ["distances", "--problems", f"mixture {cell}"]
-    return [
-        [*named, *(["--methods", *methods] if methods else []), "--seeds", str(seeds)]
-        for methods, seeds in most
-    ]
+    again = m == "1"
+    dear_again = DEAR_AGAIN if again else []
+    dear = [*DEAR, *dear_again]
+    if d == "8" or (d == "80" and complete):
+        return [named]
+    if d == "80":
+        return [[*named, "--without", *dear], [*named, "--methods", *dear, "--seeds", "5"]]
+    near = [*NEAR, *(AGAIN if again else [])]
+    most = [*named, "--without", *dear] if complete else [*named, "--methods", *near]
+    rest = ["--without", *dear_again] if again else []
+    return [most, [*named, *rest, "--seeds", "1"]]
 
 
 def equal(d: int) -> list[str]:
@@ -59,28 +69,29 @@ def equal(d: int) -> list[str]:
     return [f"equal {d},{m},{sigma}" for m in (1, 2, 4) for sigma in (0.01, 0.1, 1.0)]
 
 
+CELLS = ("800,1", "800,2", "800,4", "80,1", "80,2", "80,4", "8,1", "8,2", "8,4")
 JOBS: dict[str, list[list[str]]] = {
     "calibration blur": [["calibration", "--problems", "P4 blur"]],
-    **{f"mixture {cell}": mixture(cell)
-       for cell in ("800,1", "800,2", "800,4", "80,1", "80,2", "80,4", "8,1", "8,2", "8,4")},
+    **{f"mixture {cell}": mixture(cell, complete=False) for cell in CELLS},
     "calibration": [["calibration", "--problems", "P4 mask", "P1", "P2", "P3", "P5"]],
     **{name: [["distances", "--problems", name]] for name in ("nonlinear", "fields", "trap")},
     "equal 8": [["distances", "--problems", *equal(8)]],
     "digits": [["distances", "--problems", "digits", "--seeds", "2"]],
     "equal 80": [["distances", "--problems", *equal(80), "--seeds", "3"]],
     "equal 800": [["distances", "--problems", "equal 800,1,0.1", "equal 800,2,0.1",
-                   "equal 800,4,0.1", "--methods", *PARTICLES, *NEAR, "--seeds", "2"]],
+                   "equal 800,4,0.1", "--methods", *NEAR, "--seeds", "2"]],
     "evidence": [["evidence"]],
     "conversion": [["conversion"]],
 }  # fmt: skip
 """By name the commands of a job, one after the other; the longest ones first."""
+COMPLETE = JOBS | {f"mixture {cell}": mixture(cell, complete=True) for cell in CELLS}
 
 
 class Runner:
     """Runs jobs, each a row of commands, some of them at the same time."""
 
-    def __init__(self, folder: Path, whole: bool) -> None:
-        self.folder, self.whole, self.stopped = folder, whole, False
+    def __init__(self, folder: Path, jobs: dict[str, list[list[str]]], whole: bool) -> None:
+        self.folder, self.jobs, self.whole, self.stopped = folder, jobs, whole, False
         self.running: set[subprocess.Popen[bytes]] = set()
 
     def stop(self, *_: object) -> None:
@@ -96,7 +107,7 @@ class Runner:
         stem = name.replace(" ", "-").replace(",", "-")
         status = 0
         with (self.folder / f"{stem}.log").open("a") as log:
-            for command in JOBS[name]:
+            for command in self.jobs[name]:
                 if self.stopped or status:
                     break
                 status = self.command([*command, *self.kept(command[0], stem)], log)
@@ -106,7 +117,9 @@ class Runner:
         return not status and not self.stopped
 
     def command(self, command: list[str], log: IO[str]) -> int:
-        process = subprocess.Popen([sys.executable, str(HERE), *command], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, str(HERE), *command], stdout=log, stderr=log, env=os.environ | MEMORY
+        )
         self.running.add(process)
         try:
             return process.wait()
@@ -124,6 +137,8 @@ class Runner:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
+    parser.add_argument("--complete", action="store_true",
+                        help="20 instances of all methods at d = 800, too")  # fmt: skip
     parser.add_argument("--only", nargs="+", choices=JOBS, metavar="NAME",
                         help=f"of {'; '.join(JOBS)}")  # fmt: skip
     kept = Path(tempfile.gettempdir()) / "truth"
@@ -131,7 +146,8 @@ def main() -> None:
     options = parser.parse_args()
     options.runs.mkdir(parents=True, exist_ok=True)
     print(f"runs and logs: {options.runs}", flush=True)
-    runner = Runner(options.runs, whole=options.only is None)
+    jobs = COMPLETE if options.complete else JOBS
+    runner = Runner(options.runs, jobs, whole=options.only is None)
     signal.signal(signal.SIGTERM, runner.stop)
     signal.signal(signal.SIGINT, runner.stop)
     try:

@@ -12,14 +12,17 @@ from .martingale import Martingale, martingale_test
 from .modes import ModeWeights, mode_weights
 from .quantities import Quantity, View
 from .ranks import Ranks, band, rank, reached
+from .residual import ResidualChi2, residual_chi2
 from .sliced import SlicedWasserstein, Slices, sliced_wasserstein
 from .verdict import Evidence
 from .widths import Shift, Width
+from .worth import EffectiveSize, effective_size
 
 __all__ = [
     "Calibration",
     "Conversion",
     "Coverage",
+    "EffectiveSize",
     "Estimate",
     "Evidence",
     "KernelDiscrepancy",
@@ -28,6 +31,7 @@ __all__ = [
     "Null",
     "Quantity",
     "Ranks",
+    "ResidualChi2",
     "Shift",
     "SlicedWasserstein",
     "Slices",
@@ -36,11 +40,13 @@ __all__ = [
     "band",
     "calibrate",
     "conversion_errors",
+    "effective_size",
     "kernel_discrepancy",
     "kernel_width",
     "martingale_test",
     "mode_weights",
     "rank",
     "reached",
+    "residual_chi2",
     "sliced_wasserstein",
 ]

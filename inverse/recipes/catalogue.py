@@ -84,7 +84,8 @@ def find(name: str) -> Method:
         )
     known = [m.name for m in _METHODS]
     hint = did_you_mean(name.lower(), known)
-    raise ValueError(f"unknown method {name!r}; known: {', '.join(known)}{hint}")
+    then = f"{hint} Known" if hint else "; known"
+    raise ValueError(f"unknown method {name!r}{then}: {', '.join(known)}")
 
 
 def choose(posterior: Posterior) -> Method:
