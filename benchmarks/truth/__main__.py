@@ -7,6 +7,7 @@ distances       every method on every problem, by sliced Wasserstein distance an
 table           methods by families of problems: distances and calibration, and the picture
 mixture_figure  the picture of the mixture of 25 Gaussians, peers included
 calibration     is each method calibrated?
+power           which faults does calibration find?
 labels          what it found, as `inverse methods` tells it
 evidence        is the evidence that particles give unbiased?
 conversion      each likelihood at every noise level against p_sigma(y | x)
@@ -19,7 +20,8 @@ import sys
 from pathlib import Path
 
 PARTS = (
-    "distances", "table", "mixture_figure", "calibration", "labels", "evidence", "conversion",
+    "distances", "table", "mixture_figure", "calibration", "power", "labels", "evidence",
+    "conversion",
 )  # fmt: skip
 
 

@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mixture_problem import Cell, parse_cell, problem
+from mixture_problem import Cell, Problem, parse_cell, problem
+from torch import Tensor
 
+import inverse
 from forward_models import Gaussian, LinearGaussian, Observation
 from inverse.diagnostics.conversion import PATHS, Conversion, conversion_errors
 from inverse.lift import Lift
@@ -36,6 +38,8 @@ from inverse.likelihoods import (
     FixedPrior,
     GaussianLift,
     Isotropic,
+    Likelihood,
+    Moments,
     MonteCarloLift,
     NormalizedPlugIn,
     PlugIn,
@@ -54,6 +58,7 @@ SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 CELLS: tuple[Cell, ...] = ((8, 1), (8, 4), (80, 2))
 FIGURES = ("score", "log")
 LEAST = 1e-3
+LEARNED = "learned, 2000 steps"
 Row = dict[str, list[list[float]]]
 
 
@@ -63,6 +68,25 @@ def observed(model: LinearGaussian) -> Observation:
 
 def gaussian(covariance: AssumedCovariance) -> Lift:
     return lambda model, y: GaussianLift(model, y, covariance)  # type: ignore[arg-type]
+
+
+class Normalised(Likelihood):
+    """A likelihood up to log p(y), with that added."""
+
+    def __init__(self, likelihood: Likelihood, log_evidence: Tensor) -> None:
+        self.likelihood, self.log_evidence = likelihood, log_evidence
+
+    def shift(self, moments: Moments) -> Tensor:
+        return self.likelihood.shift(moments)
+
+    def log_likelihood(self, moments: Moments) -> Tensor:
+        return self.likelihood.log_likelihood(moments) + self.log_evidence
+
+
+def learned(p: Problem) -> Lift:
+    prior = p.prior.mixture
+    lift, evidence = inverse.learn(prior, p.model), prior.log_evidence(p.model, p.y)
+    return lambda model, y: Normalised(lift(model, y), evidence)
 
 
 def lifts(prior: Mixture) -> dict[str, Lift]:
@@ -97,20 +121,23 @@ def lifts(prior: Mixture) -> dict[str, Lift]:
     return found
 
 
-def measured(cell: Cell, seed: int, draws: int) -> Conversion:
+def measured(cell: Cell, seed: int, draws: int, learns: bool) -> Conversion:
     p = problem(cell, seed)
     prior = p.prior.mixture
-    return conversion_errors(prior, p.model, p.y, lifts(prior), SIGMAS, draws=draws, seed=seed)
+    found = lifts(prior) | ({LEARNED: learned(p)} if learns else {})
+    return conversion_errors(prior, p.model, p.y, found, SIGMAS, draws=draws, seed=seed)
 
 
 def summary(runs: list[Conversion]) -> dict[str, dict[str, Row]]:
-    """path -> lift -> figure -> for each level [median, lower quartile, upper quartile]."""
+    """path -> lift -> figure -> for each level [median, lower quartile, upper quartile], over the
+    instances that the lift was tried on, the first one among them."""
     names = list(dict.fromkeys(e.lift for e in runs[0].errors))
     found: dict[str, dict[str, Row]] = {}
     for path in PATHS:
         found[path] = {}
         for name in names:
-            each = [run.of(name, path) for run in runs]
+            tried = [run for run in runs if any(e.lift == name for e in run.errors)]
+            each = [run.of(name, path) for run in tried]
             found[path][name] = {
                 figure: [
                     quartiles([getattr(errors[k], figure).value for errors in each])
@@ -194,16 +221,21 @@ def main() -> None:
     parser.add_argument("--cells", nargs="+", type=parse_cell, default=CELLS, help="d,m[,sigma_y]")
     parser.add_argument("--seeds", type=int, default=20, help="seeds 0 to this")
     parser.add_argument("--draws", type=int, default=100, help="states on each path and level")
+    parser.add_argument("--learned", type=int, default=4, help="instances with a learned lift")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the summary")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     found: dict[str, Any] = {
         "torch": torch.__version__, "seeds": options.seeds, "draws": options.draws,
+        "learned": min(options.learned, options.seeds),
         "sigmas": SIGMAS, "figures": "median, lower and upper quartile over seeds", "cells": {},
     }  # fmt: skip
     for cell in options.cells:
-        runs = [measured(cell, seed, options.draws) for seed in range(options.seeds)]
+        runs = [
+            measured(cell, seed, options.draws, seed < options.learned)
+            for seed in range(options.seeds)
+        ]
         name = ",".join(map(str, cell))
         found["cells"][name] = summary(runs)
         for path in PATHS:

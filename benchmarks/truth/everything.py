@@ -3,10 +3,10 @@
     python benchmarks/truth [--jobs 2] [--runs FOLDER] [--complete] [--only NAME ...]
 
 Every run is kept in FOLDER: what was interrupted goes on where it stopped, by the same command, and
-what is there is not run again unless it failed; evidence and conversion, a few minutes each, begin
-anew. Logs and summaries are in FOLDER, too. When all is done the summaries take the place of those
-in benchmarks/results; with --only those are brought up to date. Peers are run where deepinv and
-azula are installed.
+what is there is not run again unless it failed; evidence, power and conversion, ten minutes at most
+each, begin anew. Logs and summaries are in FOLDER, too. When all is done the summaries take the
+place of those in benchmarks/results; with --only those are brought up to date. Peers are run where
+deepinv and azula are installed.
 
 Instances of the mixture: 20 of every method and peer at d = 8 and 80; at d = 800 20 of the methods
 near the posterior and one of the others. With --complete 20 of those, too, as long again and more;
@@ -81,6 +81,7 @@ JOBS: dict[str, list[list[str]]] = {
     "equal 800": [["distances", "--problems", "equal 800,1,0.1", "equal 800,2,0.1",
                    "equal 800,4,0.1", "--methods", *NEAR, "--seeds", "2"]],
     "evidence": [["evidence"]],
+    "power": [["power"]],
     "conversion": [["conversion"]],
 }  # fmt: skip
 """By name the commands of a job, one after the other; the longest ones first."""
