@@ -174,3 +174,20 @@ def test_what_decides_nothing_is_no_pass(truth):
     assert truth.fault(passed) == "but few simulations are too narrow by 22 % in what is measured"
     assert not is_fault(truth.fault(passed))
     assert is_fault("undecided")
+
+
+def test_the_whole_run_asks_for_what_there_is(benchmarks, capsys):
+    """Each command's options are known, and so are its problems and methods."""
+    everything, distances = (importlib.import_module(k) for k in ("everything", "distances"))
+    assert everything.COMPLETE.keys() - everything.JOBS.keys() == {"power"}
+    seen = set()
+    for commands in (*everything.JOBS.values(), *everything.COMPLETE.values()):
+        for part, *options in commands:
+            if part == "distances":
+                seen.update(distances.asked(options).problems)
+    families = [label for family in distances.FAMILIES.values() for label in family.problems]
+    assert seen == {label for label in families if not label.startswith("equal 800")} | {
+        f"equal 800,{m},0.1" for m in (1, 2, 4)
+    }
+    with pytest.raises(SystemExit, match="no method 'tdz'"):
+        distances.asked(["--problems", "mixture 8,1", "--without", "tdz"])

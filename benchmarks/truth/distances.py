@@ -1,6 +1,7 @@
 """How near each method's samples come to the exact posterior: one runner for all problems.
 
-    python benchmarks/truth distances [--problems trap "fields CT" ...] [--methods tds ...]
+    python benchmarks/truth distances [--problems trap "fields CT" ...]
+        [--methods tds ...] [--without NAME ...]
 
 Problems (a family's name stands for all of it):
 
@@ -130,7 +131,8 @@ def family_of(label: str) -> Family:
     return FAMILIES[label.partition(" ")[0]]
 
 
-def main() -> None:
+def asked(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options, checked, with the problems' labels in full."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--problems", nargs="+", default=list(FAMILIES), metavar="LABEL",
@@ -141,7 +143,7 @@ def main() -> None:
         "--methods", nargs="+", metavar="NAME", help="by default all that can sample a problem; "
         "the floor is always run",
     )  # fmt: skip
-    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="but these")
+    parser.add_argument("--without", nargs="+", default=[], metavar="NAME", help="leave these out")
     parser.add_argument("--seeds", type=int, help="how many, from 0; by default the family's")
     kept = Path(tempfile.gettempdir()) / "distances.jsonl"
     parser.add_argument(
@@ -151,14 +153,21 @@ def main() -> None:
         "--out", type=Path, default=RESULTS,
         help="the summary, brought up to date (benchmarks/results/distances.json)",
     )  # fmt: skip
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     for path in (options.runs, options.out):
         if not path.parent.is_dir():
             raise SystemExit(f"{path}: there is no folder {path.parent}")
     if options.seeds is not None and options.seeds < 1:
         raise SystemExit(f"--seeds {options.seeds}: must be at least 1")
-    labels = chosen(options.problems)
-    check([*(options.methods or ()), *options.without], labels)
+    options.problems = chosen(options.problems)
+    check([*(options.methods or ()), *options.without], options.problems)
+    if "floor" in options.without:
+        raise SystemExit("--without floor: the floor is always run")
+    return options
+
+
+def main() -> None:
+    options = asked()
 
     def wanted(name: str) -> bool:
         asked = options.methods is None or name in options.methods
@@ -168,7 +177,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows = Rows(options.runs, "problem", "method", "seed")
     print(LEGEND)
-    for label in labels:
+    for label in options.problems:
         family = family_of(label)
         for seed in range(options.seeds or family.seeds):
             posed = family.problems[label](seed)

@@ -33,6 +33,9 @@ from forward_models import LinearGaussian
 from priors import Gaussian, Mixture
 
 RESULTS = Path(__file__).parents[1] / "results" / "power.json"
+DRAWS = 49
+LEAST = 20
+"""Simulations that `calibrate` takes."""
 SMALL = ("P1", "P2", "P3")
 Sampler = Callable[[Tensor, int, int], Tensor]
 
@@ -86,7 +89,9 @@ FAULTS: dict[str, Callable[[Problem], Sampler | None]] = {
 
 def figures(problem: Problem, sampler: Sampler, n: int, seeds: int) -> dict[str, Any]:
     found = [
-        inverse.calibrate(problem.exact, problem.model, sampler, n=n, seed=seed).evidence
+        inverse.calibrate(
+            problem.exact, problem.model, sampler, n=n, draws=DRAWS, seed=seed
+        ).evidence
         for seed in range(seeds)
     ]
     caught = [evidence.findings[0] for evidence in found if evidence.faults]
@@ -95,14 +100,22 @@ def figures(problem: Problem, sampler: Sampler, n: int, seeds: int) -> dict[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, default=10, help="0 to this")
-    parser.add_argument("--n", type=int, nargs="+", default=[200, 500], help="simulations")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--seeds", type=int, default=10, help="how many, from 0 (%(default)s)")
+    parser.add_argument(
+        "--n",
+        type=int,
+        nargs="+",
+        default=[200, 500],
+        help="simulations of each, 20 or more (%(default)s)",
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the summary (%(default)s)")
     options = parser.parse_args()
     if options.seeds < 1:
         raise SystemExit(f"--seeds {options.seeds}: must be at least 1")
+    if min(options.n) < LEAST:
+        raise SystemExit(f"--n {min(options.n)}: must be at least {LEAST}")
     torch.set_num_threads(1)
-    told: dict[str, Any] = {"torch": torch.__version__, "draws": 49}
+    told: dict[str, Any] = {"torch": torch.__version__, "draws": DRAWS}
     for label in SMALL:
         problem = PROBLEMS[label]()
         for fault, build in FAULTS.items():

@@ -89,18 +89,28 @@ def shares(weights: Tensor | None, count: int, name: str = "weights") -> Tensor:
     if weights is None:
         return torch.full((count,), 1 / count, dtype=torch.float64)
     if not isinstance(weights, Tensor) or not weights.is_floating_point():
-        raise TypeError(f"{name} must be a floating tensor, got {type(weights).__name__}")
+        kind = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
+        raise TypeError(f"{name} must be a floating tensor (n,), got {kind}")
     w = weights.detach().double().cpu()
     if tuple(w.shape) != (count,):
         raise ValueError(f"{name} must have shape ({count},), got {tuple(w.shape)}")
-    if not bool(torch.isfinite(w).all()) or float(w.min()) < 0 or float(w.sum()) <= 0:
-        raise ValueError(f"{name} must be finite, >= 0 and not all 0")
+    bad = ~torch.isfinite(w) | (w < 0)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{name} must be finite and >= 0; {int(bad.sum())} of {count} are not, the first is "
+            f"{float(w[first])} at {first} (of log weights, give the softmax)"
+        )
+    if float(w.max()) <= 0:
+        raise ValueError(f"{name} must not all be 0; all {count} are")
+    w = w / w.max()
     return w / w.sum()
 
 
 def effective(w: Tensor) -> float:
     """How many equal weights these, which add up to 1, are worth: 1 / sum w^2."""
-    return float(1 / w.square().sum())
+    # Rounding of weights that are all alike may give more than there are.
+    return min(float(1 / w.square().sum()), float(len(w)))
 
 
 def null_of(draw: Draw, figure: Callable[[Tensor], float], n: int, times: int, seed: int) -> Null:
@@ -117,6 +127,10 @@ def axes_of(to: Axes | str | os.PathLike[str] | None, size: tuple[float, float])
 
     if isinstance(to, Axes):
         return to
+    if to is not None and not isinstance(to, str | os.PathLike):
+        raise TypeError(f"to must be axes or the path of a picture, got {type(to).__name__}")
+    if to is not None and os.path.isdir(to):
+        raise ValueError(f"to must be the path of a picture, got the folder {os.fspath(to)}")
     axes = Figure(figsize=size, dpi=150, layout="constrained").subplots()
     axes.tick_params(labelsize=8, length=3, colors="#555555")
     for spine in axes.spines.values():

@@ -83,7 +83,9 @@ class Evidence:
         said += self._uneven(said) + self._fit()
         if not said:
             first = self.faults[0]
-            said = [f"the ranks of {first} are not uniform"]
+            beyond = f"{100 * self.far[0]:.1f} % of the truths lie far outside all draws"
+            uneven = f"the ranks of {first} are not uniform"
+            said = [beyond if first == "truths far outside" else uneven]
         return tuple(said)
 
     @property

@@ -3,8 +3,9 @@
     ESS = (sum_i w_i)^2 / sum_i w_i^2
 
 is n for equal weights and 1 where one sample has all of the mass. It is itself an estimate: weights
-drawn anew would give another. Where their law has so heavy a tail that E[w^2] is infinite, the
-largest weight is yet to come and the figure says nothing; the tail index tells.
+drawn anew would give another. How far it is off, the tail of their law decides. With p(w) falling
+as w^(-1 - 1/k), E[w^2] is finite for k < 1/2, so that ESS / n settles as n grows, and its variance
+for k < 1/4; above 1/2 the largest weights are yet to come.
 
 Papers: Kong et al., "Sequential Imputations and Bayesian Missing Data Problems", 1994,
 https://doi.org/10.1080/01621459.1994.10476469; Vehtari et al., "Pareto Smoothed Importance
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 HEAVY = 0.7
 """Tail index above which means under the weights do not settle at any affordable number."""
+LIGHT = 0.25
+"""Tail index below which the size has a finite variance."""
 SMALLEST = 5
 """Weights in the tail at the least: fewer say nothing about it."""
 
@@ -38,10 +41,12 @@ class EffectiveSize:
     """The effective number of weighted samples.
 
     Attributes:
-        size: from 1 to n; its error covers the chances of independent weights drawn anew.
-        tail: the Pareto index k of the largest weights: E[w^2] is finite below 1/2, and above .7
-            neither the size nor any weighted mean is believed; nan where the tail cannot be told
-            (fewer than 25 weights, or many as large as the largest).
+        size: from 1 to n; its error covers the chances of independent weights drawn anew. The
+            error is too small where the tail index is above 1/4: by half at .4.
+        tail: the index k of the generalised Pareto law of the largest min(n / 5, 3 sqrt(n))
+            weights, which tells little where n is not in the hundreds; inf where fewer than five
+            of these have any mass, nan where fewer than five exceed the next one: less than 25
+            weights, or many alike.
         weights: (n,), of sum 1, the largest first.
     """
 
@@ -51,13 +56,18 @@ class EffectiveSize:
 
     @property
     def heavy(self) -> bool:
-        """Whether the tail is too heavy for the figures to mean anything."""
-        return self.tail > HEAVY
+        """Whether weighted means are not to be believed either: k > min(1 - 1 / log10 n, .7)."""
+        n = len(self.weights)
+        return n >= SMALLEST and self.tail > min(1 - 1 / math.log10(max(n, 11)), HEAVY)
 
     def __str__(self) -> str:
-        tail = "" if math.isnan(self.tail) else f", tail index {self.tail:.2f}"
-        doubt = ": the heaviest weights are still to come" if self.heavy else ""
-        return f"{self.size} of {len(self.weights)}{tail}{doubt}"
+        tail = "tail unknown" if math.isnan(self.tail) else f"tail index {self.tail:.2f}"
+        doubt = ""
+        if self.heavy:
+            doubt = ": the heaviest weights are still to come, believe no mean under these"
+        elif self.tail > LIGHT:
+            doubt = ": the size may be off by more than this error"
+        return f"{self.size} of {len(self.weights)}, {tail}{doubt}"
 
     def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
         """The mass that the largest weights hold together; on axes, or into a picture at a path."""
@@ -67,9 +77,9 @@ class EffectiveSize:
         held = torch.cat([self.weights.new_zeros(1), self.weights.cumsum(0)])
         axes.plot(at, at / n, color="#bbbbbb", lw=1, label="equal weights")
         axes.plot(at, held.numpy(), color="#d62728", lw=1.5, label="these")
-        axes.axvline(self.size.value, color="#2171b5", lw=1, label=f"effective {self.size}")
-        axes.axvspan(self.size.value - self.size.error, self.size.value + self.size.error,
-                     color="#2171b5", alpha=0.15)  # fmt: skip
+        size, error = self.size.value, self.size.error
+        axes.axvline(size, color="#2171b5", lw=1, label=str(self).partition(":")[0])
+        axes.axvspan(size - error, size + error, color="#2171b5", alpha=0.15)
         axes.set_xlabel("samples, the heaviest first", fontsize=9)
         axes.set_ylabel("mass", fontsize=9)
         axes.legend(fontsize=7, frameon=False)
@@ -82,12 +92,17 @@ def effective_size(weights: Tensor) -> EffectiveSize:
     Copies that a resampling made count as different samples: `Samples.worth` names the ancestors.
 
     Args:
-        weights: (n,), >= 0, of any scale, such as `Samples.weights`; independent for the error.
+        weights: (n,), >= 0, of any scale, of one measurement (`samples.of(p).weights`);
+            independent for the error.
     Raises:
         TypeError, ValueError: no tensor of floats, or not finite, negative or all 0.
     """
     if not isinstance(weights, Tensor):
-        raise TypeError(f"weights must be a floating tensor (n,), got {type(weights).__name__}")
+        hint = "; give its .weights" if hasattr(weights, "weights") else ""
+        if weights is None:
+            hint = "; samples without weights are worth their number"
+        got = type(weights).__name__
+        raise TypeError(f"weights must be a floating tensor (n,), got {got}{hint}")
     if weights.ndim != 1 or len(weights) == 0:
         raise ValueError(f"weights must have shape (n,), n >= 1, got {tuple(weights.shape)}")
     w = shares(weights, len(weights))
@@ -95,17 +110,22 @@ def effective_size(weights: Tensor) -> EffectiveSize:
     # d log ESS = 2 d(sum w) / sum w - d(sum w^2) / sum w^2, from independent w.
     influence = 2 * (w * n - 1) - (w.square() * n * size - 1)
     error = size * float(influence.square().sum().sqrt()) / n
-    return EffectiveSize(Estimate(size, error), _tail(w), w.sort(descending=True).values)
+    error = error if error > 1e-12 * size else 0.0  # of equal weights, rounding is left
+    tail = _tail(w, 10 * torch.finfo(weights.dtype).eps)
+    return EffectiveSize(Estimate(size, error), tail, w.sort(descending=True).values)
 
 
-def _tail(w: Tensor) -> float:
+def _tail(w: Tensor, rounding: float) -> float:
     """k of the generalised Pareto law of the largest min(n / 5, 3 sqrt(n)) weights."""
     ordered, n = w.sort().values, len(w)
     many = int(min(n / 5, 3 * math.sqrt(n)))
-    beyond = ordered[n - many :] - ordered[n - many - 1]
-    beyond = beyond[beyond > 1e-12 * ordered[-1]]
-    if len(beyond) < SMALLEST:
+    if many < SMALLEST:
         return math.nan
+    least = rounding * ordered[-1]
+    beyond = ordered[n - many :] - ordered[n - many - 1]
+    beyond = beyond[beyond > least]
+    if len(beyond) < SMALLEST:
+        return math.inf if bool(ordered[n - SMALLEST] <= least) else math.nan
     # The weak prior of the paper: ten weights' worth at 1/2.
     return (_pareto(beyond) * len(beyond) + 5.0) / (len(beyond) + 10)
 
