@@ -77,18 +77,19 @@ class ResidualChi2:
 
     @property
     def words(self) -> str:
-        """What the p-values say, at .05, and how many samples miss y whatever the others do."""
-        p = f"p = {self.misses:.2g} of missing y, {self.overfits:.2g} of following its noise"
-        said = f"explained by noise, {p}"
+        """What the p-values and `beyond` say, each at .05."""
+        chance = 1 / max((self.simulated.shape[1] + 1) * self.beyond, 1.0)
+        if chance <= LEVEL:
+            share = f"{100 * self.beyond:.0f} % of the samples"
+            return f"{share} miss y by more than any noise drawn, p = {chance:.2g}"
         if self.misses <= LEVEL:
-            said = f"misses y, p = {self.misses:.2g}"
-        elif self.overfits <= LEVEL:
-            said = f"follows the noise of y, p = {self.overfits:.2g}"
-        if self.beyond * (self.simulated.shape[1] + 1) * LEVEL >= 1:
-            said += (
-                f"; {100 * self.beyond:.0f} % of the samples miss y by more than any noise drawn"
-            )
-        return said
+            return f"misses y, p = {self.misses:.2g}"
+        if self.overfits <= LEVEL:
+            return f"follows the noise of y, p = {self.overfits:.2g}"
+        return (
+            f"explained by noise, p = {self.misses:.2g} of missing y, {self.overfits:.2g} of "
+            "following its noise"
+        )
 
     def __str__(self) -> str:
         law = self.expected
