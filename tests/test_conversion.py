@@ -168,6 +168,14 @@ def test_the_picture_holds_the_figures(tmp_path):
     assert (tmp_path / "conversion.png").read_bytes()[:4] == b"\x89PNG"
     (line, *_), *_ = axes.containers
     assert list(line.get_ydata()) == [e.log.value for e in found.of("plug-in", "prior")]
+    assert axes.get_ylim()[0] == 0
+    head, levels, row, *_ = str(found).splitlines()
+    assert head == "relative error of the score at draws of the posterior's path"
+    assert levels.split() == ["noise", "level", *(f"{s:.3g}" for s in SIGMAS)]
+    errors = [f"{e.score.value:.2g}" for e in found.of("plug-in", "posterior")]
+    assert row.split() == ["plug-in", *errors]
+    refused = replace(found, errors=tuple(replace(e, reason="no") for e in found.errors))
+    assert str(refused).splitlines()[2].split() == ["plug-in", *["refused"] * len(SIGMAS)]
     with pytest.raises(ValueError, match="known lifts: plug-in"):
         found.of("other", "prior")
 

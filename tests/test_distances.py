@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -310,7 +311,16 @@ def test_pictures_and_words(tmp_path):
     assert list(drawn) == [sliced.w2.value] * 2
     assert [bar.get_height() for bar in modes.plot().containers[0]] == WEIGHTS.tolist()
     assert "exact sets" in str(sliced.w2)
-    assert "Null(20 sets, median" in repr(kernel)
+    assert str(sliced) == (
+        f"W1 {sliced.w1}, W2 {sliced.w2}, W2 on the worst direction {sliced.largest}"
+    )
+    shuffled = sliced_wasserstein(x, x, null="permutation", replicates=20, projections=20)
+    assert "(shuffled sets: " in str(shuffled)
+    far = replace(modes, found=torch.tensor([0.9, 0.1, 0.0, 0.0], dtype=DOUBLE))
+    assert f"; farthest off mode 0: 0.9 ± {modes.errors[0]:.2g} for {WEIGHTS[0]:.3g}" in str(far)
+    assert str(kernel).endswith(f"p = {kernel.squared.p_value:.2g}) at sigma {kernel.sigma:.3g}")
+    assert "random signs" in kernel.plot().get_legend().get_texts()[0].get_text()
+    assert "Null(20 random signs, median" in repr(kernel)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -186,6 +187,10 @@ def test_levels_too_far_apart_are_unknown_or_halved():
     halved = martingale_test(posterior, x0, (2.0, 0.2), refine=2, draws=64)
     assert len(halved.pairs) > len(far.pairs)
     assert [p.below for p in halved.pairs[:-1]] == [p.sigma for p in halved.pairs[1:]]
+    lost = replace(far, pairs=far.pairs[:1])
+    assert str(lost) == (
+        "unknown at 1 of 1 pairs of levels; levels are too far apart, or draws too few, to tell"
+    )
 
 
 def test_the_mean_of_ratios_is_known_by_its_logarithm():
@@ -223,6 +228,12 @@ def test_the_picture_holds_the_pairs(tmp_path):
     found = replace(found, pairs=(*found.pairs, replace(found.pairs[0], verdict="unknown")))
     axes = found.plot(tmp_path / "martingale.png")
     assert (tmp_path / "martingale.png").read_bytes()[:4] == b"\x89PNG"
+    kinds = Counter(pair.verdict for pair in found.pairs)
+    said = [f"{v} at {kinds[v]}" for v in ("violated", "unknown", "holds") if kinds[v]]
+    assert str(found).startswith(f"{', '.join(said)} of {len(found.pairs)} pairs of levels; ")
+    assert f"is {found.worst.violation} nats, from sigma {found.worst.sigma:.3g} " in str(found)
+    shown = [text.get_text().rsplit(", ")[-1] for text in axes.get_legend().get_texts()[1:]]
+    assert set(shown) == set(kinds)
     known = [pair.violation.value for pair in found.pairs[:-1]]
     assert list(axes.lines[0].get_ydata()) == [
         v for v, pair in zip(known, found.pairs, strict=False) if pair.verdict != "unknown"

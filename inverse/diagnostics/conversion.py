@@ -85,6 +85,21 @@ class Conversion:
             raise ValueError(f"no errors of {lift!r} on the path {path!r}; known lifts: {known}")
         return found
 
+    def __str__(self) -> str:
+        """Relative errors of the score, a line a lift and path, a column a noise level."""
+        names = list(dict.fromkeys(e.lift for e in self.errors))
+        wide = max(len("noise level"), *map(len, names))
+        lines = []
+        for path in PATHS:
+            of_path = [e.sigma for e in self.of(names[0], path)]
+            lines.append(f"relative error of the score at draws of the {path}'s path")
+            lines.append(f"{'noise level':<{wide}}" + "".join(f"{s:>10.3g}" for s in of_path))
+            for name in names:
+                shown = ("refused" if e.reason else f"{e.score.value:.2g}"
+                         for e in self.of(name, path))  # fmt: skip
+                lines.append(f"{name:<{wide}}" + "".join(f"{one:>10}" for one in shown))
+        return "\n".join(lines)
+
     def plot(
         self,
         to: Axes | str | os.PathLike[str] | None = None,
@@ -102,6 +117,7 @@ class Conversion:
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("symlog", linthresh=0.01)
+        axes.set_ylim(bottom=0)
         axes.set_xlabel("noise level", fontsize=9)
         what = {"score": "relative error of the score", "log": "error of the log likelihood, nats"}
         axes.set_ylabel(what[figure], fontsize=9)

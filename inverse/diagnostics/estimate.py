@@ -23,12 +23,14 @@ class Null:
 
     Attributes:
         values: (R,), float64, in increasing order.
+        of: what these sets are.
     """
 
     values: Tensor
+    of: str = "exact sets"
 
     def __repr__(self) -> str:
-        return f"Null({len(self.values)} sets, median {self.median:.4g})"
+        return f"Null({len(self.values)} {self.of}, median {self.median:.4g})"
 
     @property
     def median(self) -> float:
@@ -68,7 +70,7 @@ class Estimate:
         shown = f"{self.value:.4g} ± {self.error:.2g}"
         if self.null is None:
             return shown
-        return f"{shown} (exact sets: {self.null.median:.3g}, p = {self.p_value:.2g})"
+        return f"{shown} ({self.null.of}: {self.null.median:.3g}, p = {self.p_value:.2g})"
 
 
 def flat(x: Tensor, name: str = "x") -> Tensor:
@@ -149,7 +151,7 @@ def written(axes: Axes, to: Axes | str | os.PathLike[str] | None) -> Axes:
 def draw_null(axes: Axes, estimate: Estimate, label: str) -> None:
     """A histogram of the null and the figure as a line across it."""
     if estimate.null is not None:
-        axes.hist(estimate.null.values.numpy(), bins=30, color="#9ecae1", label="exact sets")
+        axes.hist(estimate.null.values.numpy(), bins=30, color="#9ecae1", label=estimate.null.of)
     axes.axvline(estimate.value, color="#d62728", lw=1.5, label=str(estimate).partition(" (")[0])
     axes.axvspan(
         estimate.value - estimate.error,

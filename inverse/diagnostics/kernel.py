@@ -69,6 +69,9 @@ class KernelDiscrepancy:
     width: float
     sigma: float
 
+    def __str__(self) -> str:
+        return f"squared kernel score discrepancy {self.squared} at sigma {self.sigma:.3g}"
+
     def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
         """The squared discrepancy beside its null; on axes, or into a picture at a path."""
         axes = axes_of(to, (4.5, 2.6))
@@ -129,7 +132,7 @@ def kernel_discrepancy(
         signs = torch.randint(0, 2, (replicates, len(w)), generator=source).double() * 2 - 1
         turned = signs * w
         values = ((turned @ u) * turned).sum(1) - diagonal
-        law = Null((values / (1 - w.square().sum())).sort().values)
+        law = Null((values / (1 - w.square().sum())).sort().values, "random signs")
     else:
         assert callable(null)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,6 +68,18 @@ class Martingale:
         known = [pair for pair in self.pairs if pair.verdict != "unknown"]
         return max(known or self.pairs, key=lambda pair: pair.violation.value)
 
+    def __str__(self) -> str:
+        counts = Counter(pair.verdict for pair in self.pairs)
+        told = [f"{v} at {counts[v]}" for v in ("violated", "unknown", "holds") if counts[v]]
+        said = f"{', '.join(told)} of {len(self.pairs)} pairs of levels"
+        worst = self.worst
+        if worst.verdict == "unknown":
+            return f"{said}; levels are too far apart, or draws too few, to tell"
+        return (
+            f"{said}; the largest found is {worst.violation} nats, from sigma {worst.sigma:.3g} to "
+            f"{worst.below:.3g} (p = {worst.p_value:.2g} of this pair alone)"
+        )
+
     def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
         """Bias and violation by noise level; on axes, or into a picture at a path."""
         axes = axes_of(to, (5.5, 3.2))
@@ -76,6 +89,8 @@ class Martingale:
                   else ((), ()), color="#777777", lw=0.8, label="root mean square")  # fmt: skip
         for verdict, colour in colours.items():
             mine = [pair for pair in self.pairs if pair.verdict == verdict]
+            if not mine:
+                continue
             axes.errorbar(
                 [p.sigma for p in mine], [p.bias.value for p in mine],
                 [2 * p.bias.error for p in mine], fmt="o", ms=3.5, color=colour, capsize=2,

@@ -48,13 +48,20 @@ class ModeWeights:
         apart = self.found - self.true
         return torch.where(apart == 0, 0.0, apart / self.errors)
 
+    def __str__(self) -> str:
+        k = int((self.found - self.true).abs().argmax())
+        return (
+            f"total variation {self.variation}; farthest off mode {k}: {self.found[k]:.3g} ± "
+            f"{self.errors[k]:.2g} for {self.true[k]:.3g}"
+        )
+
     def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
         """True weights as bars, found ones as points; on axes, or into a picture at a path."""
         axes = axes_of(to, (0.22 * len(self.true) + 2, 2.8))
         at = torch.arange(len(self.true)).numpy()
         axes.bar(at, self.true.numpy(), color="#9ecae1", label="exact")
         axes.errorbar(at, self.found.numpy(), self.errors.numpy(), fmt="o", ms=3, color="#d62728",
-                      capsize=2, label="samples")  # fmt: skip
+                      capsize=2, clip_on=False, label="samples")  # fmt: skip
         axes.set_xlabel("mode", fontsize=9)
         axes.set_ylabel("weight", fontsize=9)
         axes.set_title(f"total variation {str(self.variation).partition(' (')[0]}", fontsize=9)

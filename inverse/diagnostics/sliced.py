@@ -156,6 +156,9 @@ class SlicedWasserstein:
     direction: Tensor
     sizes: tuple[float, float]
 
+    def __str__(self) -> str:
+        return f"W1 {self.w1}, W2 {self.w2}, W2 on the worst direction {self.largest}"
+
     def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
         """W2 beside what exact sets of these sizes reach; on axes, or into a picture at a path."""
         axes = axes_of(to, (4.5, 2.6))
@@ -211,7 +214,8 @@ def sliced_wasserstein(
         values = torch.stack([
             distances(*map(slices.projected, pair(source))).figures() for _ in range(replicates)
         ])  # fmt: skip
-        simulated = [Null(column) for column in values.sort(0).values.unbind(1)]
+        of = "shuffled sets" if null == "permutation" else "exact sets"
+        simulated = [Null(column, of) for column in values.sort(0).values.unbind(1)]
     w1, w2, largest = (
         Estimate(float(value), float(error), law)
         for value, error, law in zip(found.figures(), errors, simulated, strict=True)
