@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,7 +64,9 @@ def locked(out: Path) -> Iterator[None]:
 
 
 def replace(out: Path, found: dict[str, Any]) -> None:
-    """Write `found` as JSON in one go."""
+    """Write `found` as JSON in one go, each list of numbers on one line."""
+    text = json.dumps(found, indent=1)
+    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda m: re.sub(r"\s+", " ", m.group()), text)
     fresh = out.with_suffix(".part")
-    fresh.write_text(json.dumps(found, indent=1) + "\n")
+    fresh.write_text(text + "\n")
     fresh.replace(out)

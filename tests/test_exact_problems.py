@@ -7,6 +7,8 @@ import json
 import pytest
 import torch
 
+from inverse.diagnostics import conversion_errors
+
 LABELS = ("mixture 8,2", "equal 8,4,0.1", "trap A1, 0.5", "fields pixels", "nonlinear moduli")
 
 
@@ -113,3 +115,35 @@ def test_the_table_is_that_of_the_committed_results(benchmark):
     columns = table.columns(results)
     text = table.markdown(columns, calibration, table.ranked(columns))
     assert table.RESULTS.with_name("truth.md").read_text() == text + "\n"
+
+
+def test_what_is_exact_for_gaussians_has_no_error_of_conversion(benchmark, tmp_path, monkeypatch):
+    import conversion
+
+    monkeypatch.setattr(conversion, "LEARNABLE", 0)
+    found = conversion.summary([conversion.measured("P1", 0, 8, 0)])
+    for path in ("posterior", "prior"):
+        for name in ("TMPD, MMPS", "JFPS, Cov[x0]", "pooled, 512 draws"):
+            figures = found[path][name]
+            assert max(row[0] for row in figures["score"] + figures["log"]) < 1e-6
+        assert found[path]["plug-in"]["score"][-1][0] > 1
+    out = tmp_path / "conversion.json"
+    row = {"seeds": 1, **found}
+    conversion.keep("P1", row, out)
+    conversion.keep("mixture 8,1", row, out)
+    assert list(json.loads(out.read_text())["problems"]) == ["mixture 8,1", "P1"]
+    for stem in ("conversion", "conversion_others"):
+        assert (tmp_path / f"{stem}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("label", ["ring", "P4 blur", "trap A1, 0.2"])
+def test_no_likelihood_that_is_listed_is_refused(benchmark, label):
+    import conversion_lifts
+    import conversion_problems
+
+    case = conversion_problems.PROBLEMS[label](0)
+    lifts = conversion_lifts.lifts(case)
+    assert ("pooled, 512 draws" in lifts) == (label == "trap A1, 0.2")
+    lifts.pop("reverse runs, 32", None)
+    found = conversion_errors(case.prior, case.model, case.y, lifts, (1.0,), draws=4)
+    assert [e.lift for e in found.errors if e.reason] == []

@@ -85,12 +85,13 @@ JOBS: dict[str, list[list[str]]] = {
     "equal 800": [["distances", "--problems", "equal 800,1,0.1", "equal 800,2,0.1",
                    "equal 800,4,0.1", "--methods", *NEAR, "--seeds", "2"]],
     "evidence": [["evidence"]],
-    "conversion": [["conversion"]],
+    "conversion": [["conversion", "--problems", "mixture 8,1", "mixture 8,4", "mixture 80,2"]],
 }  # fmt: skip
 """By name the commands of a job, one after the other; the longest ones first."""
 COMPLETE = JOBS | {
     **{name: [[*JOBS[name][0], "--all"]] for name in ("calibration blur", "calibration")},
-    **{f"mixture {cell}": mixture(cell, complete=True) for cell in CELLS}, "power": [["power"]],
+    **{f"mixture {cell}": mixture(cell, complete=True) for cell in CELLS},
+    "conversion": [["conversion"]], "power": [["power"]],
 }  # fmt: skip
 
 
