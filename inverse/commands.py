@@ -86,9 +86,8 @@ def list_methods(args: Namespace) -> None:
         rows |= {"paper": m.paper}
         print("\n".join(f"    {name:<11} {text}" for name, text in rows.items()))
     print(
-        "\nmeasured: by ranks of 500 simulated truths (some on P4: 100 or 200) among 49 draws, or "
-        "particles,\nof about 100 network calls each, whatever the default steps; `inverse "
-        "calibrate` tells of your problem"
+        "\nmeasured: by ranks of 500 simulated truths among 49 draws, or particles, of about 100 "
+        "network calls\neach, whatever the default steps; `inverse calibrate` tells of your problem"
     )
 
 

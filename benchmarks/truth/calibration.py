@@ -9,7 +9,7 @@ been.
 
 On P4, where runs take minutes, 500 simulations for the methods in NEAR, among them all that pass
 there, and 200 or 100 for the others: as each has 64 or 256 measured values, they show smaller
-errors of width than 500 of the small problems; with --all 500, too, an hour more by an estimate.
+errors of width than 500 of the small problems; with --all 500, too, 85 minutes more.
 Every row says its `n`; rows with more stand.
 
 Every run is a line of a JSON file, skipped when present unless it failed; the summary goes to

@@ -39,15 +39,8 @@ def measured(label: str, seed: int, draws: int, learns: int) -> Conversion:
     found = lifts(case)
     if event_size(case.prior.event_shape) <= LEARNABLE and (case.fixed or seed < learns):
         found[LEARNED] = learned(label, seed)
-    return conversion_errors(
-        case.prior,
-        case.model,
-        case.y,
-        found,
-        SIGMAS,
-        draws=draws,
-        seed=seed,  # type: ignore[arg-type]
-    )
+    known: Any = case.prior
+    return conversion_errors(known, case.model, case.y, found, SIGMAS, draws=draws, seed=seed)
 
 
 def summary(runs: list[Conversion]) -> dict[str, dict[str, Row]]:

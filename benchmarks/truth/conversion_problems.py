@@ -5,7 +5,7 @@ P1 ... P4       the problems of calibration (small_problems.py); the seed draws 
 ring            P5 with 20 000 draws of its Gaussian for the prior: no closed form is known there
 trap, fields, digits    one or two of each family of `distances`
 
-20 instances of each, 5 at d = 800 and 3 of the digits, which take minutes each.
+20 instances of each, 5 of Gaussian fields and at d = 800, 3 of the digits, which take longer.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ PROBLEMS: dict[str, Callable[[int], Case]] = {
     **{label: partial(posed, label)
        for label in ("trap A1, 0.2", "fields CT", "digits pixels", "digits CT")},
 }  # fmt: skip
-FEWER = {"mixture 800": 5, "digits": 3}
+FEWER = {"mixture 800": 5, "P4": 5, "fields": 5, "digits": 3}
 
 
 def seeds(label: str) -> int:

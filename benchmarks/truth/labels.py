@@ -23,9 +23,8 @@ OUT = Path(inverse.__file__).parent / "recipes" / "measured.py"
 HEAD = '''\
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths (of some methods 100 or 200 on P4, with 64 or 256 measured values each) are
-ranked among 49 draws, or particles, of about 100 network calls each under the exact denoiser.
-Figures: benchmarks/results/calibration.json.
+500 simulated truths are ranked among 49 draws, or particles, of about 100 network calls each under
+the exact denoiser. Figures: benchmarks/results/calibration.json.
 
 {problems}
 """
