@@ -85,8 +85,8 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
-def draw(found: dict[str, Any], file: Path) -> None:
-    """A column a problem, a line a likelihood."""
+def draw(found: dict[str, Any], names: list[str], file: Path) -> None:
+    """A column a problem, a line a likelihood, of all names in their colours."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -98,7 +98,6 @@ def draw(found: dict[str, Any], file: Path) -> None:
         squeeze=False, layout="constrained",
     )  # fmt: skip
     colours = plt.get_cmap("tab20")
-    names = list(dict.fromkeys(n for one in found.values() for n in one["posterior"]))
     lines = {}
     for column, (label, one) in enumerate(found.items()):
         axes[0][column].set_title(label, fontsize=9)
@@ -116,7 +115,8 @@ def draw(found: dict[str, Any], file: Path) -> None:
     what = {"score": "error of the score", "log": "log likelihood, nats"}
     for axis, (figure, path) in zip(axes[:, 0], rows, strict=True):
         axis.set_ylabel(f"{what[figure]}\n{path}'s path", fontsize=9)
-    fig.legend(lines.values(), lines.keys(), loc="outside right center", fontsize=7)
+    listed = [name for name in names if name in lines]
+    fig.legend([lines[name] for name in listed], listed, loc="outside right center", fontsize=7)
     fig.savefig(file, dpi=90, metadata={"Software": None})
     plt.close(fig)
 
@@ -131,11 +131,12 @@ def keep(label: str, row: dict[str, Any], out: Path) -> None:
             "torch": torch.__version__, "sigmas": SIGMAS,
             "figures": "median, lower and upper quartile over seeds", "problems": known,
         })  # fmt: skip
+        names = list(dict.fromkeys(name for one in known.values() for name in one["posterior"]))
         of_mixture = {name: one for name, one in known.items() if name.startswith("mixture")}
         others = {name: one for name, one in known.items() if name not in of_mixture}
         for stem, some in ((out.stem, of_mixture), (f"{out.stem}_others", others)):
             if some:
-                draw(some, out.with_name(f"{stem}.png"))
+                draw(some, names, out.with_name(f"{stem}.png"))
 
 
 def main() -> None:

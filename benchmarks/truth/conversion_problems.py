@@ -3,7 +3,7 @@
 mixture d,m     the mixture of 25 Gaussians, nine cells (mixture_problem.py)
 P1 ... P4       the problems of calibration (small_problems.py); the seed draws y alone
 ring            P5 with 20 000 draws of its Gaussian for the prior: no closed form is known there
-trap, fields, digits    one or two of each family of `distances`
+trap, fields, digits    one of each family of `distances`
 
 20 instances of each, 5 of Gaussian fields and at d = 800, 3 of the digits, which take longer.
 """
@@ -68,8 +68,7 @@ PROBLEMS: dict[str, Callable[[int], Case]] = {
     **{f"mixture {cell[0]},{cell[1]}": partial(mixture, cell) for cell in CELLS},  # type: ignore[arg-type]
     **{label: partial(small, label) for label in ("P1", "P2", "P3", "P4 mask", "P4 blur")},
     "ring": ring,
-    **{label: partial(posed, label)
-       for label in ("trap A1, 0.2", "fields CT", "digits pixels", "digits CT")},
+    **{label: partial(posed, label) for label in ("trap A1, 0.2", "fields CT", "digits pixels")},
 }  # fmt: skip
 FEWER = {"mixture 800": 5, "P4": 5, "fields": 5, "digits": 3}
 
