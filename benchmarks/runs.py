@@ -66,7 +66,7 @@ def locked(out: Path) -> Iterator[None]:
 def replace(out: Path, found: dict[str, Any]) -> None:
     """Write `found` as JSON in one go, each list of numbers on one line."""
     text = json.dumps(found, indent=1)
-    text = re.sub(r"\[[^\[\]{}\"]*\]", lambda m: re.sub(r"\s+", " ", m.group()), text)
+    text = re.sub(r"\[\n[^\[\]{}\"]*\]", lambda m: re.sub(r"\s+", " ", m.group()), text)
     fresh = out.with_suffix(".part")
     fresh.write_text(text + "\n")
     fresh.replace(out)

@@ -169,13 +169,20 @@ def test_the_picture_holds_the_figures(tmp_path):
     (line, *_), *_ = axes.containers
     assert list(line.get_ydata()) == [e.log.value for e in found.of("plug-in", "prior")]
     assert axes.get_ylim()[0] == 0
-    head, levels, row, *_ = str(found).splitlines()
-    assert head == "relative error of the score at draws of the posterior's path"
-    assert levels.split() == ["noise", "level", *(f"{s:.3g}" for s in SIGMAS)]
-    errors = [f"{e.score.value:.2g}" for e in found.of("plug-in", "posterior")]
-    assert row.split() == ["plug-in", *errors]
+    assert axes.get_ylim()[1] > max(line.get_ydata())
+    lines = str(found).splitlines()
+    assert lines[0] == "relative error of the score, at draws of the posterior's path"
+    assert lines[1].split() == ["noise", "level", *(f"{s:.3g}" for s in SIGMAS)]
+    e = found.of("plug-in", "prior")[0].log
+    assert lines[9] == "error of the log likelihood, nats, at draws of the prior's path"
+    assert lines[11].split()[:4] == ["plug-in", f"{e.value:.2g}", "±", f"{e.error:.1g}"]
     refused = replace(found, errors=tuple(replace(e, reason="no") for e in found.errors))
     assert str(refused).splitlines()[2].split() == ["plug-in", *["refused"] * len(SIGMAS)]
+    assert str(refused).splitlines()[-1] == "plug-in: no"
+    with pytest.raises(ValueError, match="figure must be one of"):
+        found.plot(figure="lgo")
+    with pytest.raises(ValueError, match="path must be one of"):
+        found.of("plug-in", "posteriors")
     with pytest.raises(ValueError, match="known lifts: plug-in"):
         found.of("other", "prior")
 
@@ -187,6 +194,9 @@ def test_refusals():
         conversion_errors(AsNetwork(prior), model, y, lifts, SIGMAS)
     for bad in ({"lifts": {}}, {"sigmas": ()}):
         with pytest.raises(ValueError, match="at least one"):
+            conversion_errors(prior, model, y, **({"lifts": lifts, "sigmas": SIGMAS} | bad))
+    for bad in ({"lifts": [tweedie]}, {"sigmas": 0.1}):
+        with pytest.raises(TypeError, match="must be a"):
             conversion_errors(prior, model, y, **({"lifts": lifts, "sigmas": SIGMAS} | bad))
     with pytest.raises(ValueError, match="sigma"):
         conversion_errors(prior, model, y, lifts, (0.0,))

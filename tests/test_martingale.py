@@ -14,6 +14,7 @@ from problems import DOUBLE, Component, problem
 import inverse
 import priors
 from forward_models import LinearGaussian, MatrixOperator
+from inverse.diagnostics.estimate import Estimate
 from inverse.diagnostics.martingale import martingale_test
 from inverse.diagnostics.ratios import judged, log_mean, pair_of
 from inverse.diagnostics.reverse import reverse_draw
@@ -189,7 +190,8 @@ def test_levels_too_far_apart_are_unknown_or_halved():
     assert [p.below for p in halved.pairs[:-1]] == [p.sigma for p in halved.pairs[1:]]
     lost = replace(far, pairs=far.pairs[:1])
     assert str(lost) == (
-        "unknown at 1 of 1 pairs of levels; levels are too far apart, or draws too few, to tell"
+        "unknown at 1 of 1 pairs of levels; where unknown, levels are too far apart or draws too "
+        "few"
     )
 
 
@@ -228,12 +230,20 @@ def test_the_picture_holds_the_pairs(tmp_path):
     found = replace(found, pairs=(*found.pairs, replace(found.pairs[0], verdict="unknown")))
     axes = found.plot(tmp_path / "martingale.png")
     assert (tmp_path / "martingale.png").read_bytes()[:4] == b"\x89PNG"
-    kinds = Counter(pair.verdict for pair in found.pairs)
-    said = [f"{v} at {kinds[v]}" for v in ("violated", "unknown", "holds") if kinds[v]]
-    assert str(found).startswith(f"{', '.join(said)} of {len(found.pairs)} pairs of levels; ")
-    assert f"is {found.worst.violation} nats, from sigma {found.worst.sigma:.3g} " in str(found)
-    shown = [text.get_text().rsplit(", ")[-1] for text in axes.get_legend().get_texts()[1:]]
-    assert set(shown) == set(kinds)
+    told = str(found)
+    counts = Counter(pair.verdict for pair in found.pairs)
+    assert counts["violated"] > 0
+    assert told.startswith(f"violated at {counts['violated']}, unknown at {counts['unknown']}, ")
+    assert f"of {len(found.pairs)} pairs of levels; the largest is a bias of " in told
+    worst = found.worst
+    assert f"of {worst.violation} nats, root mean square, from sigma {worst.sigma:.3g} " in told
+    assert worst.verdict == "violated"
+    shown = {text.get_text().rsplit(", ")[-1] for text in axes.get_legend().get_texts()[1:]}
+    words = {"violated": "violated", "unknown": "unknown", "holds": "not seen to be violated"}
+    assert shown == {words[v] for v in counts}
+    lost = tuple(replace(p, bias=Estimate(math.nan, math.nan)) for p in found.pairs[-1:])
+    legend = replace(found, pairs=(*found.pairs[:-1], *lost)).plot().get_legend()
+    assert not any("unknown" in text.get_text() for text in legend.get_texts())
     known = [pair.violation.value for pair in found.pairs[:-1]]
     assert list(axes.lines[0].get_ydata()) == [
         v for v, pair in zip(known, found.pairs, strict=False) if pair.verdict != "unknown"

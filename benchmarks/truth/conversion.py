@@ -31,6 +31,12 @@ RESULTS = Path(__file__).parents[1] / "results" / "conversion.json"
 SIGMAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 FIGURES = ("score", "log")
 LEAST = 1e-3
+MAIN = {
+    "plug-in": "black", "JFPS, Cov[x0]": "#ff7f0e", "TMPD, MMPS": "#d62728",
+    "linearised, MMPS": "#8c564b", "unscented": "#9467bd", "pooled, 512 draws": "#1f77b4",
+    LEARNED: "#2ca02c",
+}  # fmt: skip
+"""Drawn in colours."""
 Row = dict[str, list[list[float]]]
 
 
@@ -85,8 +91,8 @@ def shown(value: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
-def draw(found: dict[str, Any], names: list[str], file: Path) -> None:
-    """A column a problem, a line a likelihood, of all names in their colours."""
+def draw(found: dict[str, Any], file: Path) -> None:
+    """A column a problem; medians, and the quartiles of those in MAIN."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -94,30 +100,36 @@ def draw(found: dict[str, Any], names: list[str], file: Path) -> None:
 
     rows = [(figure, path) for figure in FIGURES for path in PATHS]
     fig, axes = plt.subplots(
-        len(rows), len(found), figsize=(2.3 * len(found) + 2, 9), sharex=True, sharey="row",
+        len(rows), len(found), figsize=(2.5 * len(found) + 2, 11), sharex=True, sharey="row",
         squeeze=False, layout="constrained",
     )  # fmt: skip
-    colours = plt.get_cmap("tab20")
     lines = {}
     for column, (label, one) in enumerate(found.items()):
-        axes[0][column].set_title(label, fontsize=9)
-        axes[-1][column].set_xlabel("noise level", fontsize=9)
+        axes[0][column].set_title(label, fontsize=10)
+        axes[-1][column].set_xlabel("noise level", fontsize=10)
         for axis, (figure, path) in zip(axes[:, column], rows, strict=True):
-            for k, name in enumerate(names):
-                if name in one[path]:
-                    least = [max(v[0], LEAST) for v in one[path][name][figure]]
-                    (lines[name],) = axis.plot(
-                        SIGMAS, least, "os^vDP"[k % 6] + "-", ms=3, lw=0.9, color=colours(k % 20)
-                    )
+            for name, row in one[path].items():
+                median, low, high = ([max(v[k], LEAST) for v in row[figure]] for k in range(3))
+                main = name in MAIN
+                style = (
+                    {"color": MAIN[name], "lw": 1.8} if main else {"color": "#bbbbbb", "lw": 0.7}
+                )
+                (line,) = axis.plot(SIGMAS, median, zorder=2 + main, marker=".", ms=4, **style)
+                lines[name if main else "all others"] = line
+                if main:
+                    axis.fill_between(SIGMAS, low, high, color=MAIN[name], alpha=0.12, lw=0)
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.grid(lw=0.2)
-    what = {"score": "error of the score", "log": "log likelihood, nats"}
+    what = {"score": "relative error of the score", "log": "error of log likelihood, nats"}
     for axis, (figure, path) in zip(axes[:, 0], rows, strict=True):
-        axis.set_ylabel(f"{what[figure]}\n{path}'s path", fontsize=9)
-    listed = [name for name in names if name in lines]
-    fig.legend([lines[name] for name in listed], listed, loc="outside right center", fontsize=7)
-    fig.savefig(file, dpi=90, metadata={"Software": None})
+        axis.set_ylabel(f"{what[figure]}\n{path}'s path", fontsize=10)
+    listed = [name for name in (*MAIN, "all others") if name in lines]
+    fig.legend(
+        [lines[name] for name in listed], listed, loc="outside upper center", ncols=len(listed),
+        title="median and quartiles over instances; errors below 0.001 are drawn there",
+    )  # fmt: skip
+    fig.savefig(file, dpi=80, metadata={"Software": None})
     plt.close(fig)
 
 
@@ -128,15 +140,14 @@ def keep(label: str, row: dict[str, Any], out: Path) -> None:
         known[label] = row
         known = {name: known[name] for name in PROBLEMS if name in known}
         replace(out, {
-            "torch": torch.__version__, "sigmas": SIGMAS,
-            "figures": "median, lower and upper quartile over seeds", "problems": known,
+            "sigmas": SIGMAS, "figures": "median, lower and upper quartile over seeds",
+            "problems": known,
         })  # fmt: skip
-        names = list(dict.fromkeys(name for one in known.values() for name in one["posterior"]))
         of_mixture = {name: one for name, one in known.items() if name.startswith("mixture")}
         others = {name: one for name, one in known.items() if name not in of_mixture}
         for stem, some in ((out.stem, of_mixture), (f"{out.stem}_others", others)):
             if some:
-                draw(some, names, out.with_name(f"{stem}.png"))
+                draw(some, out.with_name(f"{stem}.png"))
 
 
 def main() -> None:
@@ -156,8 +167,9 @@ def main() -> None:
         count = options.seeds or seeds(label)
         runs = [measured(label, seed, options.draws, options.learned) for seed in range(count)]
         found = summary(runs)
-        spent = {"seeds": count, "draws": options.draws,
-                 "seconds": round(time.process_time() - start)}  # fmt: skip
+        tried = sum(any(e.lift == LEARNED for e in run.errors) for run in runs)
+        spent = {"torch": torch.__version__, "seeds": count, "learned": tried,
+                 "draws": options.draws, "seconds": round(time.process_time() - start)}  # fmt: skip
         keep(label, spent | found, options.out)
         for path in PATHS:
             print(f"\n{label}, {path}'s path: score, log\n")

@@ -19,7 +19,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Path = Literal["posterior", "prior"]
 PATHS: tuple[Path, ...] = ("posterior", "prior")
+Figure = Literal["score", "log"]
+WORDS = {"score": "relative error of the score", "log": "error of the log likelihood, nats"}
 
 
 class Known(Protocol):
@@ -79,6 +81,8 @@ class Conversion:
 
     def of(self, lift: str, path: Path) -> tuple[Error, ...]:
         """Those of one approximation on one path, levels in the order given."""
+        if path not in PATHS:
+            raise ValueError(f"path must be one of {PATHS}, got {path!r}")
         found = tuple(e for e in self.errors if (e.lift, e.path) == (lift, path))
         if not found:
             known = ", ".join(dict.fromkeys(e.lift for e in self.errors))
@@ -86,28 +90,34 @@ class Conversion:
         return found
 
     def __str__(self) -> str:
-        """Relative errors of the score, a line a lift and path, a column a noise level."""
+        """Errors of score and log likelihood, a line a lift and path, a column a noise level."""
         names = list(dict.fromkeys(e.lift for e in self.errors))
         wide = max(len("noise level"), *map(len, names))
         lines = []
-        for path in PATHS:
-            of_path = [e.sigma for e in self.of(names[0], path)]
-            lines.append(f"relative error of the score at draws of the {path}'s path")
-            lines.append(f"{'noise level':<{wide}}" + "".join(f"{s:>10.3g}" for s in of_path))
-            for name in names:
-                shown = ("refused" if e.reason else f"{e.score.value:.2g}"
-                         for e in self.of(name, path))  # fmt: skip
-                lines.append(f"{name:<{wide}}" + "".join(f"{one:>10}" for one in shown))
-        return "\n".join(lines)
+        for figure in get_args(Figure):
+            for path in PATHS:
+                levels = [e.sigma for e in self.of(names[0], path)]
+                lines.append(f"{WORDS[figure]}, at draws of the {path}'s path")
+                lines.append(f"{'noise level':<{wide}}" + "".join(f"{s:>19.3g}" for s in levels))
+                for name in names:
+                    row = (
+                        "refused" if e.reason else _short(getattr(e, figure))
+                        for e in self.of(name, path)
+                    )  # fmt: skip
+                    lines.append(f"{name:<{wide}}" + "".join(f"{one:>19}" for one in row))
+        reasons = {e.lift: e.reason for e in self.errors if e.reason}
+        return "\n".join([*lines, *(f"{name}: {reason}" for name, reason in reasons.items())])
 
     def plot(
         self,
         to: Axes | str | os.PathLike[str] | None = None,
         *,
-        figure: Literal["score", "log"] = "score",
+        figure: Figure = "score",
         path: Path = "posterior",
     ) -> Axes:
         """One figure by noise level, a line a lift; on axes, or into a picture at a path."""
+        if figure not in get_args(Figure):
+            raise ValueError(f"figure must be one of {get_args(Figure)}, got {figure!r}")
         axes = axes_of(to, (5.5, 3.6))
         for name in dict.fromkeys(e.lift for e in self.errors):
             mine = self.of(name, path)
@@ -117,10 +127,11 @@ class Conversion:
             )  # fmt: skip
         axes.set_xscale("log")
         axes.set_yscale("symlog", linthresh=0.01)
-        axes.set_ylim(bottom=0)
+        drawn = [getattr(e, figure).value for e in self.errors if e.path == path]
+        largest = max((v for v in drawn if math.isfinite(v)), default=0.0)
+        axes.set_ylim(0, max(1.5 * largest, 0.01))
         axes.set_xlabel("noise level", fontsize=9)
-        what = {"score": "relative error of the score", "log": "error of the log likelihood, nats"}
-        axes.set_ylabel(what[figure], fontsize=9)
+        axes.set_ylabel(WORDS[figure], fontsize=9)
         axes.set_title(f"at draws of the {path}'s path", fontsize=9)
         axes.legend(fontsize=6, frameon=False)
         return written(axes, to)
@@ -132,7 +143,7 @@ def conversion_errors(
     model: ForwardModel,
     y: Tensor,
     lifts: Mapping[str, Lift],
-    sigmas: Sequence[float],
+    sigmas: Sequence[float] | Tensor,
     *,
     draws: int = 256,
     seed: int = 0,
@@ -159,7 +170,11 @@ def conversion_errors(
             f"{type(prior).__name__} has no exact posterior to compare with; give a Gaussian, a "
             "Mixture or an Empirical prior, or ask the martingale test, which needs none"
         )
-    if not lifts or not sigmas:
+    if not isinstance(lifts, Mapping):
+        raise TypeError(f"lifts must be a mapping, name -> lift, got {type(lifts).__name__}")
+    if not isinstance(sigmas, Sequence | Tensor):
+        raise TypeError(f"sigmas must be a sequence of levels, got {type(sigmas).__name__}")
+    if not lifts or not len(sigmas):
         raise ValueError("give at least one lift and one noise level")
     whole(draws, "draws", least=2)
     known = cast(Known, prior)
@@ -174,7 +189,7 @@ def conversion_errors(
     for path in PATHS:
         law = cast(Known, truth if path == "posterior" else prior)
         for sigma in sigmas:
-            level = positive(sigma, "sigma")
+            level = positive(float(sigma), "sigma")
             x0 = law.sample(draws, source)
             eps = torch.randn(x0.shape, generator=source, dtype=torch.float64).to(x0)
             x = x0 + level * eps
@@ -206,3 +221,7 @@ def _error(
     score = Estimate(float(root), float(spread / (2 * root)) if float(root) > 0 else 0.0)
     log = Estimate(float(apart.mean()), float(apart.std()) / math.sqrt(n))
     return Error(name, path, sigma, score, log)
+
+
+def _short(estimate: Estimate) -> str:
+    return f"{estimate.value:.2g} ± {estimate.error:.1g}"

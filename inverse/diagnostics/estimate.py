@@ -159,6 +159,9 @@ def draw_null(axes: Axes, estimate: Estimate, label: str) -> None:
         color="#d62728",
         alpha=0.15,
     )
+    if estimate.null is None:
+        axes.set_xlim(min(0.0, estimate.value - 2 * estimate.error),
+                      estimate.value + 2 * estimate.error + 1e-12)  # fmt: skip
     axes.set_xlabel(label, fontsize=9)
     axes.set_yticks([])
     axes.legend(fontsize=7, frameon=False)

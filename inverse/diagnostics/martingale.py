@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 ALARM = 1e-3
 """Chance of a violation among all pairs where there is none."""
+_SHOWN: dict[Verdict, str] = {
+    "violated": "violated", "unknown": "unknown", "holds": "not seen to be violated",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,40 +67,48 @@ class Martingale:
 
     @property
     def worst(self) -> Pair:
-        """The pair with the largest violation among those known."""
+        """The pair with the largest violation: of those violated, else of those known."""
+        violated = [pair for pair in self.pairs if pair.verdict == "violated"]
         known = [pair for pair in self.pairs if pair.verdict != "unknown"]
-        return max(known or self.pairs, key=lambda pair: pair.violation.value)
+        return max(violated or known or self.pairs, key=lambda pair: pair.violation.value)
 
     def __str__(self) -> str:
         counts = Counter(pair.verdict for pair in self.pairs)
-        told = [f"{v} at {counts[v]}" for v in ("violated", "unknown", "holds") if counts[v]]
+        told = [f"{words} at {counts[v]}" for v, words in _SHOWN.items() if counts[v]]
         said = f"{', '.join(told)} of {len(self.pairs)} pairs of levels"
         worst = self.worst
-        if worst.verdict == "unknown":
-            return f"{said}; levels are too far apart, or draws too few, to tell"
-        return (
-            f"{said}; the largest found is {worst.violation} nats, from sigma {worst.sigma:.3g} to "
-            f"{worst.below:.3g} (p = {worst.p_value:.2g} of this pair alone)"
-        )
+        if worst.verdict != "unknown":
+            said += (
+                f"; the largest is a bias of {worst.violation} nats, root mean square, from sigma "
+                f"{worst.sigma:.3g} to {worst.below:.3g}, p = {worst.p_value:.2g} (violated: below "
+                f"{ALARM / len(self.pairs):.1g})"
+            )
+        hint = "; where unknown, levels are too far apart or draws too few"
+        return said + hint * bool(counts["unknown"])
 
     def plot(self, to: Axes | str | os.PathLike[str] | None = None) -> Axes:
         """Bias and violation by noise level; on axes, or into a picture at a path."""
+        from matplotlib.ticker import NullFormatter
+
         axes = axes_of(to, (5.5, 3.2))
-        colours = {"holds": "#2ca02c", "violated": "#d62728", "unknown": "#999999"}
+        colours: dict[Verdict, str] = {
+            "holds": "#2ca02c", "violated": "#d62728", "unknown": "#999999",
+        }  # fmt: skip
         known = [pair for pair in self.pairs if pair.verdict != "unknown"]
         axes.plot(*zip(*((p.sigma, p.violation.value) for p in known), strict=True) if known
                   else ((), ()), color="#777777", lw=0.8, label="root mean square")  # fmt: skip
         for verdict, colour in colours.items():
-            mine = [pair for pair in self.pairs if pair.verdict == verdict]
+            mine = [p for p in self.pairs if p.verdict == verdict and math.isfinite(p.bias.value)]
             if not mine:
                 continue
             axes.errorbar(
                 [p.sigma for p in mine], [p.bias.value for p in mine],
                 [2 * p.bias.error for p in mine], fmt="o", ms=3.5, color=colour, capsize=2,
-                lw=0.8, label=f"bias ± 2 errors, {verdict}",
+                lw=0.8, label=f"bias ± 2 errors, {_SHOWN[verdict]}",
             )  # fmt: skip
         axes.axhline(0, color="black", lw=0.6)
         axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_yscale("symlog", linthresh=0.1)
         axes.set_xlabel("noise level from which one step is taken", fontsize=9)
         axes.set_ylabel("log ratio bias, nats", fontsize=9)

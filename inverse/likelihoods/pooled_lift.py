@@ -52,11 +52,11 @@ class PooledLift(Likelihood):
     """log p_sigma(y | x) of a LinearGaussian model with few measured values, by Tweedie and a pool.
 
     As exact as Tweedie (on Gaussian priors, at low noise) where draws of the prior tell nothing
-    else. Where several modes are in question the error of its score at noise 3 to 30, a median over
-    instances, was .2 to .9 of Tweedie's at states of the posterior's path, and .1 to 1 on the
-    prior's (benchmarks/results/conversion.json, 12 problems); on single instances, and where both
-    are near, it may be further off, as v knows nothing of draws that are missing and of laws that
-    are no Gaussians. What is wrong particles correct (`tds`).
+    else. Where several modes are in question, and Tweedie is wrong, the error of its score at noise
+    3 to 30 was .2 to .9 of Tweedie's at states of the posterior's path, and .1 to 1 on the prior's,
+    by medians over instances of 12 problems (benchmarks/results/conversion.json). On single ones,
+    and where both are near, it may be further off, as v knows nothing of draws that are missing
+    and of laws that are no Gaussians. What is wrong particles correct (`tds`).
 
     Levels of the pool nearest below sigma / 2, / 4 and / 8 are heard one after the other: the
     coarse ones have more draws for a state, the fine ones narrower Gaussians.
