@@ -23,8 +23,9 @@ OUT = Path(inverse.__file__).parent / "recipes" / "measured.py"
 HEAD = '''\
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths are ranked among 49 draws, or particles, of about 100 network calls each under
-the exact denoiser. Figures: benchmarks/results/calibration.json.
+500 simulated truths{fewer} are ranked among 49 draws, or
+particles, of about 100 network calls each under the exact denoiser. Figures:
+benchmarks/results/calibration.json.
 
 {problems}
 """
@@ -94,6 +95,17 @@ def label(name: str, cells: Mapping[str, Mapping[str, Any]]) -> dict[str, str] |
     return re.split(r"[:;]", reasons[0])[0] if reasons else "not run"
 
 
+def fewer(cells: Mapping[str, Any]) -> str:
+    """Which runs have less than 500 simulations."""
+    few = [
+        f"{run['n']} of {name} on {p}" for p, runs in cells.items() if p in NAMES
+        for name, run in runs.items() if "verdict" in run and run["n"] < 500
+    ]  # fmt: skip
+    if len(few) > 2:
+        return " (some runs fewer)"
+    return f" ({', '.join(few)})" if few else ""
+
+
 def source(cells: Mapping[str, Any]) -> str:
     """The text of measured.py."""
     found = {method.name: label(method.name, cells) for method in inverse.methods()}
@@ -107,7 +119,7 @@ def source(cells: Mapping[str, Any]) -> str:
 
     problems = (small_problems.__doc__ or "").partition("\n\n")[2].strip()
     return HEAD.format(
-        problems=problems, rows="\n".join(rows), reasons="\n".join(reasons),
+        problems=problems, fewer=fewer(cells), rows="\n".join(rows), reasons="\n".join(reasons),
         names="\n".join(f'    "{p}": "{words}",' for p, words in NAMES.items()),
     )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths are ranked among 49 draws, or particles, of about 100 network calls each under
-the exact denoiser. Figures: benchmarks/results/calibration.json.
+500 simulated truths (200 of tmpd on P4 mask) are ranked among 49 draws, or
+particles, of about 100 network calls each under the exact denoiser. Figures:
+benchmarks/results/calibration.json.
 
 P1  a Gaussian in 2 dimensions, condition 9, one value measured
 P2  three Gaussians in 2 dimensions, one value measured: two modes remain
@@ -134,7 +135,7 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "too narrow by 92 % in what is measured",
         "P2": "too narrow by 93 % in what is measured",
         "P3": "too narrow by 87 % in what is measured",
-        "P4 mask": "too narrow by 13 % in what is not measured",
+        "P4 mask": "too narrow by 14 % in what is not measured",
         "P4 blur": "too wide by 93 % in what is measured",
         "P5": "too narrow by 99 % in what is measured",
     },
@@ -142,7 +143,7 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "too wide by 31 % in what is not measured",
         "P2": "too wide by 34 % in what is measured",
         "P3": "too wide by 17 % in what is measured",
-        "P4 mask": "too wide by 35 % in what is not measured",
+        "P4 mask": "too wide by 37 % in what is not measured",
         "P4 blur": "too wide by 42 % in what is measured",
     },
     "classifier": {
@@ -166,14 +167,14 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "misses a part of the posterior: 86 % of the truths lie far outside all draws",
         "P2": "too narrow by 81 % in what is measured",
         "P3": "too narrow by 93 % in what is measured",
-        "P4 mask": "too narrow by 84 % in what is measured",
+        "P4 mask": "too narrow by 83 % in what is measured",
         "P4 blur": "too narrow by 100 % in what is not measured",
     },
     "diffpir": {
         "P1": "too wide by 59 % in what is measured",
         "P2": "too wide by 89 % in what is measured",
         "P3": "too wide by 57 % in what is measured",
-        "P4 mask": "too wide by 53 % in what is measured",
+        "P4 mask": "too wide by 55 % in what is measured",
         "P4 blur": "too wide by 72 % in what is measured",
         "P5": "too wide by 62 % in what is measured",
     },
@@ -223,7 +224,7 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "",
         "P2": "too wide by 17 % in what is not measured",
         "P3": "too wide by 33 % in what is not measured",
-        "P4 mask": "too narrow by 14 % in what is measured",
+        "P4 mask": "too narrow by 13 % in what is measured",
         "P4 blur": "too narrow by 7 % in what is measured",
         "P5": "but few simulations are too narrow by 14 % in what is measured",
     },
@@ -231,7 +232,7 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "too narrow by 32 % in what is not measured",
         "P2": "spreads are uneven in what is measured (D = 0.08)",
         "P3": "too narrow by 19 % in what is measured",
-        "P4 mask": "too narrow by 28 % in what is not measured",
+        "P4 mask": "too narrow by 29 % in what is not measured",
         "P4 blur": "too narrow by 39 % in what is not measured",
         "P5": "too narrow by 16 % in what is measured",
     },
@@ -298,7 +299,7 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "misses a part of the posterior: 41 % of the truths lie far outside all draws",
         "P2": "too narrow by 20 % in what is measured",
         "P3": "too wide by 58 % in what is measured",
-        "P4 mask": "too wide by 13 % in what is measured",
+        "P4 mask": "too wide by 16 % in what is measured",
         "P4 blur": "too wide by 14 % in what is measured",
         "P5": "too narrow by 67 % in what is measured",
     },
