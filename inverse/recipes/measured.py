@@ -1,6 +1,6 @@
 """What simulations found of each method, written by `python benchmarks/truth labels`.
 
-500 simulated truths (200 of tmpd on P4 mask) are ranked among 49 draws, or
+500 simulated truths are ranked among 49 draws, or
 particles, of about 100 network calls each under the exact denoiser. Figures:
 benchmarks/results/calibration.json.
 
@@ -50,7 +50,7 @@ MEASURED: dict[str, dict[str, str]] = {
         "P1": "",
         "P2": "",
         "P3": "but few simulations are too wide by 22 % in random projections",
-        "P4 mask": "too narrow by 21 % in what is measured",
+        "P4 mask": "too narrow by 20 % in what is measured",
         "P4 blur": "too narrow by 7 % in what is not measured",
     },
     "jfps": {
